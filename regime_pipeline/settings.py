@@ -1,0 +1,54 @@
+"""Frozen settings with units, read from the environment in this one place.
+
+Every field can be set by `REGIME_<FIELD NAME IN CAPITALS>`; the generated table is in docs/configuration.md.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from regime_pipeline.errors import ConfigError
+
+ENV_PREFIX = "REGIME_"
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """Where things are and which switches are on."""
+
+    home: Path = Field(Path(".regime"), description="Folder of the embedded server, Dagster's home and logs; created on first use.")
+    database_url: str | None = Field(None, description="postgresql:// address of our database; unset: the embedded server.")
+    dagster_database_url: str | None = Field(
+        None, description="postgresql:// address of Dagster's own database; unset: database `dagster` on the server of `database_url`."
+    )
+    postgres_bin: Path | None = Field(None, description="Folder with initdb and postgres to use instead of the wheel's binaries.")
+    universe: Path = Field(Path("config/universe.toml"), description="The universe file: majors, drivers, tokens, buckets, venues.")
+    source: Literal["generated", "recorded"] = Field("generated", description="Where market data comes from.")
+    recorded_path: Path | None = Field(None, description="Folder of parquet or CSV bar files; needed with source = recorded.")
+    generated_seed: int = Field(7, ge=0, description="Seed of the generated market; another seed is another market.")
+    shared: Path = Field(Path("../shared"), description="Reference data for tests and benchmarks; never needed by the product.")
+
+
+def load_settings(env: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment; an unknown or bad `REGIME_*` variable is refused by name.
+
+    Raises
+    ------
+    ConfigError
+        When a variable is not a setting or its value breaks the setting's rule.
+    """
+    env = os.environ if env is None else env
+    given = {key.removeprefix(ENV_PREFIX).lower(): value for key, value in env.items() if key.startswith(ENV_PREFIX)}
+    unknown = sorted(set(given) - set(Settings.model_fields))
+    if unknown:
+        names = ", ".join(ENV_PREFIX + name.upper() for name in unknown)
+        allowed = ", ".join(ENV_PREFIX + name.upper() for name in Settings.model_fields)
+        raise ConfigError(f"unknown setting {names}; allowed: {allowed}. Unset it or correct the name.")
+    try:
+        return Settings.model_validate({key: value for key, value in given.items() if value != ""})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ENV_PREFIX + str(first["loc"][0]).upper()
+        raise ConfigError(f"{name} was {first['input']!r}: {first['msg']}. Correct the variable or unset it.") from error
