@@ -1,0 +1,25 @@
+"""The command line `regime`. Each command group is a module here; what is slow to import is imported inside its commands."""
+
+import sys
+
+import typer
+
+from regime_pipeline.cli.levers import levers_app
+from regime_pipeline.errors import RegimeError
+
+app = typer.Typer(name="regime", no_args_is_help=True, pretty_exceptions_enable=False, help="The regime pipeline, from bars to levers.")
+app.add_typer(levers_app, name="levers")
+
+
+@app.callback()
+def regime() -> None:
+    """Keep `regime levers` a group even while it is the only one."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one red line on stderr and exit code 1, without a traceback."""
+    try:
+        app()
+    except RegimeError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)

@@ -1,0 +1,55 @@
+"""`regime levers`: what A and E are, and why. Requests are read and answers written in `levers_request.py`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regime_pipeline.errors import BadInputError
+
+levers_app = typer.Typer(no_args_is_help=True, help="A (appetite to add) and E (eagerness to exit), explained.")
+
+
+@levers_app.callback()
+def levers() -> None:
+    """A (appetite to add) and E (eagerness to exit), explained."""
+
+
+@levers_app.command()
+def explain(
+    source: Annotated[str, typer.Argument(metavar="INPUT.json", help="One request or a list of them; - reads standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON: an object for an object, a list for a list.")] = False,
+) -> None:
+    """Compute the levers of the positions in a file, with every contribution; needs no database."""
+    from regime_pipeline.cli.levers_request import build_table, parse_request, to_document
+    from regime_pipeline.regime.levers import compute_levers
+
+    document = _load_json(source)
+    if isinstance(document, list):
+        requests = [parse_request(item, f"[{i}]") for i, item in enumerate(document)]
+    else:
+        requests = [parse_request(document)]
+    results = [compute_levers(request) for request in requests]
+    if as_json:
+        answers = [to_document(request, result) for request, result in zip(requests, results, strict=True)]
+        typer.echo(json.dumps(answers if isinstance(document, list) else answers[0], indent=2, allow_nan=False))
+        return
+
+    from rich.console import Console
+
+    for request, result in zip(requests, results, strict=True):
+        Console().print(build_table(request, result))
+
+
+def _load_json(source: str) -> object:
+    """Read a JSON document from a file or, for `-`, from standard input; anything else is a `BadInputError`."""
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{source} cannot be read: {error}. Give a UTF-8 JSON file, or - for standard input.") from error
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BadInputError(f"{source} is not JSON: {error}. Correct the file.") from error
