@@ -112,6 +112,7 @@ def build_table(given: LeverInput, result: LeverResult) -> Table:
         caption=Text("\n".join([f"{sums}, {intents}", *found.reasons])),
         caption_justify="left",
         box=box.SIMPLE,
+        padding=0,  # fits 80 columns
     )
     for name in ("driver", "tf", "quality", "state"):
         table.add_column(name)
@@ -119,7 +120,7 @@ def build_table(given: LeverInput, result: LeverResult) -> Table:
         table.add_column(name, justify="right")
     for row in found.channels:
         numbers = (_show(row.age_bars, ".2f"), _show(row.raw_a, "+.2f"), _show(row.raw_e, "+.2f"), f"{row.mult:.2f}", f"{row.weight:+g}")
-        table.add_row(row.driver, row.timeframe, row.quality, row.state or "", *numbers, f"{row.contrib_a:+.5f}", f"{row.contrib_e:+.5f}")
+        table.add_row(row.driver, row.timeframe, row.quality, row.state or "", *numbers, f"{row.contrib_a:+.4f}", f"{row.contrib_e:+.4f}")
     return table
 
 

@@ -337,18 +337,23 @@ def build_raw(given: LeverInput) -> tuple[FloatArray, FloatArray]:
 
 def build_multipliers(exec_timeframes: Sequence[str]) -> FloatArray:
     """Look up the multiplier row of each execution timeframe: shape (N, 3), columns macro, meso, micro."""
-    return np.array([MULTIPLIERS.get(timeframe, OTHER_MULTIPLIERS) for timeframe in exec_timeframes]).reshape(-1, len(CHANNEL_TIMEFRAMES))
+    other = len(MULTIPLIERS)
+    return _MULTIPLIER_ROWS[np.fromiter((_MULTIPLIER_INDEX.get(name, other) for name in exec_timeframes), np.intp, len(exec_timeframes))]
 
 
 def build_weight_mask(buckets: Sequence[str | None]) -> FloatArray:
     """Mark the drivers that each position listens to: shape (N, 8), columns as `DRIVERS`; an unknown bucket hears no bucket driver."""
-    return np.array([_MASKS.get(bucket, _MASKS[None]) for bucket in buckets]).reshape(-1, len(DRIVERS))
+    unknown = len(BUCKETS)
+    return _MASK_ROWS[np.fromiter((_MASK_INDEX.get(bucket, unknown) for bucket in buckets), np.intp, len(buckets))]
 
 
 _WEIGHTS: Final = np.array([driver.weight for driver in DRIVERS])
-_MASKS: Final = {
-    bucket: tuple(float(driver.kind is not DriverKind.BUCKET or driver.name == bucket) for driver in DRIVERS) for bucket in (*BUCKETS, None)
-}
+_MULTIPLIER_ROWS: Final = np.array([*MULTIPLIERS.values(), OTHER_MULTIPLIERS])
+_MULTIPLIER_INDEX: Final = {timeframe: i for i, timeframe in enumerate(MULTIPLIERS)}
+_MASK_ROWS: Final = np.array(
+    [[driver.kind is not DriverKind.BUCKET or driver.name == own for driver in DRIVERS] for own in (*BUCKETS, None)], float
+)
+_MASK_INDEX: Final[dict[str | None, int]] = {bucket: i for i, bucket in enumerate(BUCKETS)}
 _NO_BUCKET: Final = Driver("bucket", DriverKind.BUCKET, DRIVERS[2].weight, required=False)
 
 
