@@ -1,23 +1,18 @@
 """The two levers of a position: A, appetite to add, and E, eagerness to exit, both in [0, 1] (specification 7).
 
-`compute_levers` decides one position and explains itself; `compute_levers_vector` does the same arithmetic for many positions at once.
-Both are pure: the age of a channel is handed in, never read from a clock.
+Pure: the age of a channel is handed in, never read from a clock. Many positions at once are in `levers_vector.py`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.regime.drivers import BUCKETS, CHANNEL_TIMEFRAMES, DRIVERS, Driver, DriverKind, get_driver
-
-FloatArray = npt.NDArray[np.float64]
+from regime_pipeline.trend.record import STATES
 
 MULTIPLIERS: Final[dict[str, tuple[float, float, float]]] = {
     "1m": (0.05, 0.35, 0.60),
@@ -84,7 +79,7 @@ class Channel:
     Raises
     ------
     BadInputError
-        When driver or timeframe is not a channel's.
+        When driver or timeframe is not a channel's, or the state is unknown.
     """
 
     driver: str
@@ -102,6 +97,8 @@ class Channel:
         get_driver(self.driver)
         if self.timeframe not in CHANNEL_TIMEFRAMES:
             raise BadInputError(f"channel timeframe was {self.timeframe!r}, must be one of {', '.join(CHANNEL_TIMEFRAMES)}. Correct it.")
+        if self.state is not None and self.state not in STATES:  # a code 4 would slip past the test for S4
+            raise BadInputError(f"channel state was {self.state!r}, must be one of {', '.join(STATES)}. Pass the name, not the code.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +250,7 @@ def compute_levers(given: LeverInput) -> LeverResult:
     for driver in _drivers_heard(given.bucket):
         for timeframe, mult in multipliers.items():
             channel = read.get((driver.name, timeframe))
-            quality, why = _judge(given, driver, timeframe, channel)
+            quality, why = judge_channel(given, driver, timeframe, channel)
             channels.append(_contribution(driver, timeframe, mult, quality, channel))
             if quality is not Quality.OK:
                 reasons.append(f"{driver.name} {timeframe}: {quality}, {why}")
@@ -284,76 +281,6 @@ def compute_levers(given: LeverInput) -> LeverResult:
     return LeverResult(a_value, e_value, 0.10 + 0.50 * a_value, degraded, diagnostics)
 
 
-def compute_levers_vector(
-    raw_a: FloatArray, raw_e: FloatArray, mult: FloatArray, weight_mask: FloatArray, intents: FloatArray, regime_strength: float = 1.0
-) -> tuple[FloatArray, FloatArray]:
-    """Compute the levers of N positions; equal to `compute_levers` to 1e-12.
-
-    Parameters
-    ----------
-    raw_a, raw_e : ndarray of shape (8, 3)
-        Raw deltas, rows as `DRIVERS`, columns macro, meso, micro, 0 where a channel does not count: see `build_raw`.
-    mult : ndarray of shape (N, 3)
-        Multipliers of each position's execution timeframe: see `build_multipliers`.
-    weight_mask : ndarray of shape (N, 8)
-        1 for each driver the position listens to, its bucket one-hot, else 0: see `build_weight_mask`. The weights are applied here.
-    intents : ndarray of shape (N, 2)
-        dA and dE of `compute_intent_deltas`.
-    regime_strength : float
-        Finite, >= 0.
-
-    Returns
-    -------
-    A, E : ndarray of shape (N,)
-        In [0, 1], never NaN.
-
-    Raises
-    ------
-    BadInputError
-        When a raw delta or an intent is not finite (or above 1e300), or the strength is refused.
-    """
-    check_strength(regime_strength)
-    for name, values in (("raw_a", raw_a), ("raw_e", raw_e), ("intents", intents)):
-        if not (np.abs(values) <= MAX_DELTA).all():
-            raise BadInputError(f"{name} had a value that is not finite or above {MAX_DELTA:g}; use 0 where a channel does not count.")
-    # The positions differ only in which drivers they hear, so one product with eight rows replaces fifteen contributions each.
-    heard = weight_mask @ (_WEIGHTS[:, None] * np.hstack((raw_a, raw_e)))
-    a_value = NEUTRAL_LEVER + regime_strength * np.einsum("nt,nt->n", mult, heard[:, :3]) + intents[:, 0]
-    e_value = NEUTRAL_LEVER + regime_strength * np.einsum("nt,nt->n", mult, heard[:, 3:]) + intents[:, 1]
-    return np.clip(a_value, 0.0, 1.0, out=a_value), np.clip(e_value, 0.0, 1.0, out=e_value)
-
-
-def build_raw(given: LeverInput) -> tuple[FloatArray, FloatArray]:
-    """Arrange the channels that count for the vector form: raw_a and raw_e of shape (8, 3), 0 elsewhere. The bucket is not looked at."""
-    raw_a, raw_e = np.zeros((len(DRIVERS), len(CHANNEL_TIMEFRAMES))), np.zeros((len(DRIVERS), len(CHANNEL_TIMEFRAMES)))
-    read = {(channel.driver, channel.timeframe): channel for channel in given.channels or ()}
-    for i, driver in enumerate(DRIVERS):
-        for j, timeframe in enumerate(CHANNEL_TIMEFRAMES):
-            channel = read.get((driver.name, timeframe))
-            if channel is not None and _judge(given, driver, timeframe, channel)[0] is Quality.OK:
-                raw_a[i, j], raw_e[i, j] = _deltas(channel)
-    return raw_a, raw_e
-
-
-def build_multipliers(exec_timeframes: Sequence[str]) -> FloatArray:
-    """Look up the multiplier row of each execution timeframe: shape (N, 3), columns macro, meso, micro."""
-    other = len(MULTIPLIERS)
-    return _MULTIPLIER_ROWS[np.fromiter((_MULTIPLIER_INDEX.get(name, other) for name in exec_timeframes), np.intp, len(exec_timeframes))]
-
-
-def build_weight_mask(buckets: Sequence[str | None]) -> FloatArray:
-    """Mark the drivers that each position listens to: shape (N, 8), columns as `DRIVERS`; an unknown bucket hears no bucket driver."""
-    unknown = len(BUCKETS)
-    return _MASK_ROWS[np.fromiter((_MASK_INDEX.get(bucket, unknown) for bucket in buckets), np.intp, len(buckets))]
-
-
-_WEIGHTS: Final = np.array([driver.weight for driver in DRIVERS])
-_MULTIPLIER_ROWS: Final = np.array([*MULTIPLIERS.values(), OTHER_MULTIPLIERS])
-_MULTIPLIER_INDEX: Final = {timeframe: i for i, timeframe in enumerate(MULTIPLIERS)}
-_MASK_ROWS: Final = np.array(
-    [[driver.kind is not DriverKind.BUCKET or driver.name == own for driver in DRIVERS] for own in (*BUCKETS, None)], float
-)
-_MASK_INDEX: Final[dict[str | None, int]] = {bucket: i for i, bucket in enumerate(BUCKETS)}
 _NO_BUCKET: Final = Driver("bucket", DriverKind.BUCKET, DRIVERS[2].weight, required=False)
 
 
@@ -363,7 +290,7 @@ def _drivers_heard(bucket: str | None) -> list[Driver]:
     return [*(driver for driver in DRIVERS if driver.kind is DriverKind.GLOBAL), own, *dominances]
 
 
-def _judge(given: LeverInput, driver: Driver, timeframe: Timeframe, channel: Channel | None) -> tuple[Quality, str]:
+def judge_channel(given: LeverInput, driver: Driver, timeframe: Timeframe, channel: Channel | None) -> tuple[Quality, str]:
     """Find the first quality that holds, and say why in words."""
     if timeframe not in given.timeframes:
         return Quality.OFF, "timeframe not in use"
@@ -375,7 +302,7 @@ def _judge(given: LeverInput, driver: Driver, timeframe: Timeframe, channel: Cha
         return Quality.ABSENT, "no row" if given.channels is not None else "the read failed"
     if not channel.age_bars >= 0:  # NaN included
         return Quality.ABSENT, f"its bar ends after now (age {channel.age_bars:g} bars) and is not read"
-    if not all(abs(delta) <= MAX_DELTA for delta in _deltas(channel)):
+    if not all(abs(delta) <= MAX_DELTA for delta in deltas_of(channel)):
         return Quality.ABSENT, f"its deltas were {channel.delta_a_raw} and {channel.delta_e_raw}"
     if channel.age_bars > STALE_AFTER_BARS:
         return Quality.STALE, f"{channel.age_bars:g} bars old, at most {STALE_AFTER_BARS:g} allowed"
@@ -388,7 +315,7 @@ def _judge(given: LeverInput, driver: Driver, timeframe: Timeframe, channel: Cha
 
 def _contribution(driver: Driver, timeframe: Timeframe, mult: float, quality: Quality, channel: Channel | None) -> Contribution:
     counts = quality is Quality.OK and channel is not None
-    raw_a, raw_e = _deltas(channel) if channel is not None and counts else (0.0, 0.0)
+    raw_a, raw_e = deltas_of(channel) if channel is not None and counts else (0.0, 0.0)
     return Contribution(
         driver=driver.name,
         timeframe=timeframe,
@@ -407,7 +334,7 @@ def _contribution(driver: Driver, timeframe: Timeframe, mult: float, quality: Qu
     )
 
 
-def _deltas(channel: Channel) -> tuple[float, float]:
+def deltas_of(channel: Channel) -> tuple[float, float]:
     """Read both deltas of a channel, NaN where missing."""
     a, e = channel.delta_a_raw, channel.delta_e_raw
     return math.nan if a is None else a, math.nan if e is None else e

@@ -20,14 +20,11 @@ from regime_pipeline.regime.levers import (
     LeverInput,
     LeverResult,
     Quality,
-    build_multipliers,
-    build_raw,
-    build_weight_mask,
     compute_age_bars,
     compute_intent_deltas,
     compute_levers,
-    compute_levers_vector,
 )
+from regime_pipeline.regime.levers_vector import build_multipliers, build_raw, build_weight_mask, compute_levers_vector
 from regime_pipeline.regime.mapper import map_state
 
 D1, H1, M1 = CHANNEL_TIMEFRAMES
@@ -303,6 +300,12 @@ def test_an_unknown_driver_is_refused() -> None:
 def test_a_timeframe_that_is_no_regime_timeframe_is_refused() -> None:
     with pytest.raises(BadInputError, match="must be one of 1d, 1h, 1m"):
         a_channel("BTC", Timeframe.M5)
+
+
+@pytest.mark.parametrize("state", [4, "S5", ""])
+def test_a_state_that_is_no_name_is_refused(state: object) -> None:
+    with pytest.raises(BadInputError, match=r"channel state was .* Pass the name"):
+        replace(a_channel(), state=state)  # type: ignore[arg-type]
 
 
 def test_two_rows_of_one_channel_are_refused() -> None:
