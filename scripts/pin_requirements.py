@@ -10,57 +10,58 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT / "requirements.txt"
 HEADER = "# Made by `make pins` from pyproject.toml: Python 3.11 to 3.13, Linux (glibc) and macOS. Do not edit.\n"
-LINUX_OR_MAC = re.compile(
+# pip checks `name[extra]` against a pin with the same extra only, so extras stay.
+COMPILE = "-m uv pip compile --quiet --all-extras --universal --python-version 3.11 --no-strip-extras".split()
+INSTALLABLE = re.compile(
     r"-(?:cp311-cp311|cp312-cp312|cp313-cp313|(?:cp3\d+|py3|py2\.py3|cp\d+\.cp\d+)-(?:abi3|none))"
     r"-(?:any|(?:manylinux|linux)\S*_(?:x86_64|aarch64)|macosx\S*)\.whl$"
 )
+PINNED = re.compile(r"^([\w.-]+(?:\[[\w,.-]+\])?==[^\s;]+)(?: ; (.+?))?(?: \\)?$", flags=re.MULTILINE)
 
 
-def resolve(lock: Path, upgrade: bool) -> None:
-    """Let uv resolve pyproject.toml into `lock`, staying at the versions already pinned unless told to upgrade."""
-    pinned = [] if upgrade or not PINS.exists() else re.findall(r"^[\w.-]+==[^\s;]+", PINS.read_text(), flags=re.MULTILINE)
-    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--all-extras", "--universal", "--python-version", "3.11"]
-    command += ["--constraint", "-", "--format", "pylock.toml", "--output-file", str(lock), "pyproject.toml"]
-    subprocess.run(command, cwd=ROOT, check=True, input="\n".join(pinned), text=True)
+def resolve(constraints: str, *options: str) -> str:
+    """Let uv resolve pyproject.toml within the constraints and return what it writes."""
+    command = [sys.executable, *COMPILE, "--constraint", "-", *options, "pyproject.toml"]
+    return subprocess.run(command, cwd=ROOT, check=True, input=constraints, stdout=subprocess.PIPE, text=True).stdout
 
 
-def file_hashes(package: dict[str, Any]) -> list[str]:
-    """List the sha256 of the sdist and of every wheel that a supported platform can install."""
-    files = [wheel for wheel in package.get("wheels", []) if LINUX_OR_MAC.search(wheel_name(wheel))]
-    files += [package["sdist"]] if "sdist" in package else []
-    return sorted({entry["hashes"]["sha256"] for entry in files})
+def installable_hashes(lock: str) -> set[str]:
+    """Collect the sha256 of every sdist and of every wheel that a supported platform can install."""
+    packages = tomllib.loads(lock)["packages"]
+    wheels = [wheel for package in packages for wheel in package.get("wheels", []) if INSTALLABLE.search(wheel["url"])]
+    sdists = [package["sdist"] for package in packages if "sdist" in package]
+    return {file["hashes"]["sha256"] for file in wheels + sdists}
 
 
-def wheel_name(wheel: dict[str, Any]) -> str:
-    """Name the wheel's file, given by itself or as the end of its address."""
-    return wheel.get("name") or wheel["url"].rsplit("/", 1)[-1]
-
-
-def pin(package: dict[str, Any], everywhere: set[str]) -> str:
-    """Write one package as a requirement; a marker that only repeats the supported platforms is left out."""
-    marker = package.get("marker", "")
-    suffix = f" ; {marker}" if marker and marker not in everywhere else ""
-    hashes = file_hashes(package)
-    if not hashes:
-        raise SystemExit(f"{package['name']} {package['version']} has no file for the supported platforms; choose another version.")
-    return f"{package['name']}=={package['version']}{suffix}" + "".join(f" \\\n    --hash=sha256:{one}" for one in hashes) + "\n"
+def pin(requirement: str, hashes: list[str], installable: set[str]) -> str:
+    """Write one requirement with its hashes."""
+    kept = [one for one in hashes if one in installable]
+    if not kept:
+        sys.exit(f"{requirement}: no file for the supported platforms; choose another version in pyproject.toml")
+    return requirement + "".join(f" \\\n    --hash=sha256:{one}" for one in kept) + "\n"
 
 
 def main() -> None:
-    """Resolve, filter, write."""
-    lock = ROOT / "build" / "pylock.toml"
-    lock.parent.mkdir(exist_ok=True)
-    resolve(lock, upgrade="--upgrade" in sys.argv[1:])
-    packages = tomllib.loads(lock.read_text())["packages"]
-    markers = [package.get("marker", "") for package in packages]
-    PINS.write_text(HEADER + "".join(pin(package, {max(set(markers), key=markers.count)}) for package in packages))
-    lock.unlink()
-    sys.stdout.write(f"{PINS.name}: {len(packages)} packages, {PINS.stat().st_size / 1000:.0f} kB\n")
+    """Resolve, keep what can be installed, write."""
+    old = "" if "--upgrade" in sys.argv[1:] or not PINS.exists() else PINS.read_text()
+    kept = "\n".join(re.sub(r"\[.*\]", "", name) for name, _ in PINNED.findall(old))
+    resolved = resolve(kept, "--generate-hashes", "--no-header", "--no-annotate")
+    versions = "\n".join(re.sub(r"\[.*\]", "", name) for name, _ in PINNED.findall(resolved))
+    installable = installable_hashes(resolve(versions, "--format", "pylock.toml"))
+
+    blocks = re.split(r"\n(?=\S)", resolved.strip())
+    markers = [found[2] for block in blocks if (found := PINNED.match(block))]
+    supported = max(set(markers), key=markers.count)  # nearly all lines repeat the supported platforms: not worth reading
+    lines = []
+    for block in blocks:
+        requirement = block.split(" \\")[0].removesuffix(f" ; {supported}")
+        lines.append(pin(requirement, re.findall(r"sha256:(\w+)", block), installable))
+    PINS.write_text(HEADER + "".join(lines))
+    sys.stdout.write(f"{PINS.name}: {len(lines)} packages, {PINS.stat().st_size / 1000:.0f} kB\n")
 
 
 if __name__ == "__main__":

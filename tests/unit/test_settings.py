@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from regime_pipeline.errors import ConfigError
+from regime_pipeline.settings import Settings, load_settings
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert load_settings({}) == Settings()
+
+
+def test_variables_of_others_are_not_ours() -> None:
+    assert load_settings({"PATH": "/bin", "HOME": "/home/someone", "MY_REGIME_HOME": "x"}) == Settings()
+
+
+def test_values_are_read_and_typed() -> None:
+    settings = load_settings({"REGIME_HOME": "/srv/regime", "REGIME_GENERATED_SEED": "11", "REGIME_SOURCE": "recorded"})
+    assert (settings.home, settings.generated_seed, settings.source) == (Path("/srv/regime"), 11, "recorded")
+
+
+def test_an_empty_value_means_unset() -> None:
+    assert load_settings({"REGIME_DATABASE_URL": ""}).database_url is None
+
+
+def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting REGIME_HOEM; allowed: .*REGIME_HOME.*correct the name"):
+        load_settings({"REGIME_HOEM": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("REGIME_GENERATED_SEED", "-1"), ("REGIME_GENERATED_SEED", "seven"), ("REGIME_SOURCE", "live")]
+)
+def test_a_bad_value_is_refused_by_name_and_value(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} was '{value}'.*Correct the variable"):
+        load_settings({name: value})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().generated_seed = 8  # type: ignore[misc]
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGIME_GENERATED_SEED", "23")
+    assert load_settings().generated_seed == 23
