@@ -273,6 +273,7 @@ def test_a_failed_read_leaves_the_intents_and_degrades() -> None:
     assert (result.A_value, result.E_value) == pytest.approx((0.25, 0.85))
     assert result.degraded
     assert "the channels could not be read: intents only" in result.diagnostics.reasons
+    assert compute_levers(LeverInput("1h", "nano", None, timeframes=())).degraded  # even where every channel is off
 
 
 @pytest.mark.parametrize("book_id", ["onchain_crypto", "spot_crypto", "perp_crypto"])
