@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT / "requirements.txt"
 HEADER = "# Made by `make pins` from pyproject.toml: Python 3.11 to 3.13, Linux (glibc) and macOS. Do not edit.\n"
 # pip checks `name[extra]` against a pin with the same extra only, so extras stay.
-COMPILE = "-m uv pip compile --quiet --all-extras --universal --python-version 3.11 --no-strip-extras".split()
+COMPILE = ["-m", "uv", "pip", "compile", "--quiet", "--all-extras", "--universal", "--python-version", "3.11", "--no-strip-extras"]
 INSTALLABLE = re.compile(
     r"-(?:cp311-cp311|cp312-cp312|cp313-cp313|(?:cp3\d+|py3|py2\.py3|cp\d+\.cp\d+)-(?:abi3|none))"
     r"-(?:any|(?:manylinux|linux)\S*_(?:x86_64|aarch64)|macosx\S*)\.whl$"
