@@ -1,0 +1,1 @@
+"""Sources of market data: implementations of the ports `BarSource` and `DominanceSampler`."""
