@@ -1,0 +1,1 @@
+"""PostgreSQL: the embedded server, connections, migrations, bulk columns and the stores built on them."""

@@ -109,9 +109,9 @@ class _Place:
 
     def run(self, program: str, *args: str, pass_fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run one of PostgreSQL's programs as the server's user, with an environment of our own making."""
-        drop = {"user": self.uid, "group": self.gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        is_root = os.geteuid() == 0
         with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in the detached server
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603  # a program of our own choosing, no shell
                 [str(self.bin / program), *args],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -121,7 +121,9 @@ class _Place:
                 pass_fds=pass_fds,
                 text=True,
                 check=False,
-                **drop,  # type: ignore[arg-type]
+                user=self.uid if is_root else None,
+                group=self.gid if is_root else None,
+                extra_groups=[] if is_root else None,
             )
             output.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, output.read())

@@ -1,0 +1,127 @@
+"""Addresses of the two databases, ours and Dagster's, and connections to them."""
+
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from regime_pipeline.adapters.postgres.embedded import ensure_server
+from regime_pipeline.errors import DatabaseError
+from regime_pipeline.settings import Settings
+
+REGIME_DB: Final = "regime"
+DAGSTER_DB: Final = "dagster"
+DAGSTER_SCHEME: Final = "postgresql+psycopg2"
+"""With SQLAlchemy 2.1 a plain `postgresql` means psycopg 3, whose `NOTIFY` fails: every run would stay NOT_STARTED."""
+CONNECT_TIMEOUT_S: Final = 10
+_CREATE_LOCK_KEY: Final = 0x7265_6769_6D66
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """The two addresses, passwords included: never printed by `repr`."""
+
+    regime: str = field(repr=False)
+    dagster: str = field(repr=False)
+
+
+def database_urls(settings: Settings) -> Urls:
+    """Return the addresses of both databases; both exist afterwards.
+
+    Without `database_url` the embedded server is started. Our own address is for psycopg, Dagster's names the driver it needs.
+
+    Raises
+    ------
+    DatabaseError
+        When a server cannot be reached or started, or a database is missing and may not be created.
+    """
+    if settings.database_url is None:
+        server = ensure_server(settings.home, settings.postgres_bin)
+        regime, dagster = server.url(REGIME_DB), server.url(DAGSTER_DB)
+    else:
+        regime = _with_parts(settings.database_url, scheme="postgresql")
+        dagster = _with_parts(regime, dbname=DAGSTER_DB)
+    if settings.dagster_database_url is not None:
+        dagster = _with_parts(settings.dagster_database_url, scheme="postgresql")
+    for url in (regime, dagster):
+        _ensure_database(url)
+    return Urls(regime=regime, dagster=_with_parts(dagster, scheme=DAGSTER_SCHEME))
+
+
+def open_connection(url: str, *, autocommit: bool = False) -> psycopg.Connection:
+    """Connect with our session settings: UTC, `application_name` regime, and no lock or idle transaction for ever.
+
+    Raises
+    ------
+    DatabaseError
+        When nobody answers or we are refused; the message names host, port, database and user, never the password.
+    """
+    try:
+        params = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # libpq quotes the broken part, which may hold the password
+        raise DatabaseError("the database address is not a valid URL. Write postgresql://user:password@host:port/db.") from None
+    params = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "regime", **params}
+    session = "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=15min"
+    params["options"] = f"{params.get('options') or ''} {session}".strip()
+    try:
+        return psycopg.connect(**params, autocommit=autocommit)  # type: ignore[arg-type]
+    except psycopg.OperationalError as error:
+        raise _explain(params, error) from None
+
+
+def _explain(params: dict[str, str | int | None], error: psycopg.OperationalError) -> DatabaseError:
+    host = str(params.get("host") or "localhost")
+    if "@" in host:
+        return DatabaseError("the database address has an @ inside user or password. Write it as %40.")
+    where = f"database {params.get('dbname')!r} at {host}:{params.get('port') or 5432} as user {params.get('user')!r}"
+    reason = " ".join(str(error).split())
+    if params.get("password"):
+        reason = reason.replace(str(params["password"]), "***")
+    return DatabaseError(f"cannot connect to {where}: {reason}. Check REGIME_DATABASE_URL and that the server is up, or unset it.")
+
+
+def _ensure_database(url: str) -> None:
+    """Create the database when the server is there and the database is not."""
+    cause = _refusal_of(url)
+    if cause is None:
+        return
+    dbname = str(conninfo_to_dict(url).get("dbname"))
+    try:
+        conn = open_connection(_with_parts(url, dbname="postgres"), autocommit=True)
+    except DatabaseError:
+        raise cause from None
+    with conn:
+        conn.execute("select pg_advisory_lock(%s)", (_CREATE_LOCK_KEY,))  # CREATE DATABASE knows no IF NOT EXISTS
+        if conn.execute("select from pg_database where datname = %s", (dbname,)).fetchone() is not None:
+            if (cause := _refusal_of(url)) is not None:
+                raise cause
+            return
+        try:
+            conn.execute(sql.SQL("create database {} template template0 encoding 'UTF8'").format(sql.Identifier(dbname)))
+        except psycopg.Error as error:
+            msg = f"database {dbname!r} does not exist and could not be created: {str(error).strip()}"
+            raise DatabaseError(f"{msg}. Create it, or grant this user CREATEDB.") from error
+
+
+def _refusal_of(url: str) -> DatabaseError | None:
+    """Try the door: None when it opens."""
+    try:
+        open_connection(url).close()
+    except DatabaseError as error:
+        return error
+    return None
+
+
+def _with_parts(url: str, *, scheme: str | None = None, dbname: str | None = None) -> str:
+    """Replace the scheme or the database of a URL."""
+    parts = urlsplit(url)
+    if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise DatabaseError(f"database address began with {parts.scheme!r}, only postgresql:// is supported. SQLite and others are not.")
+    path = parts.path if dbname is None else f"/{dbname}"
+    if path in ("", "/"):
+        raise DatabaseError(f"the database address for host {parts.hostname!r} names no database. Append /regime to it.")
+    return urlunsplit(parts._replace(scheme=scheme or parts.scheme, path=path))
