@@ -232,6 +232,7 @@ def step_machine(
     k: Constants,
     pool: FloatArray,
     chunks: IntArray,
+    extremes: FloatArray,
     out: FloatArray,
 ) -> int:
     """Advance the machine by one record and write its engine record row.
@@ -256,11 +257,11 @@ def step_machine(
         if prev != S3:
             carry[K_S3_START_TS] = ts_s
             carry[K_T] = 0.0
-            start_tape(d, rec, high, low, rec[I_PRICE], volume, pool, chunks)
+            start_tape(d, rec, high, low, rec[I_PRICE], volume, pool, chunks, extremes)
         else:
             carry[K_T] += 1.0
-            extend_tape(d, int(carry[K_T]), rec, high, low, rec[I_PRICE], volume, k.eps, pool, chunks)
-        missing = decay(d, int(carry[K_T]), ind_carry, rec, k, pool, chunks, out[O_EDX:O_THRESHOLD])
+            extend_tape(d, int(carry[K_T]), rec, high, low, rec[I_PRICE], volume, k.eps, pool, chunks, extremes)
+        missing = decay(d, int(carry[K_T]), ind_carry, rec, k, pool, chunks, extremes, out[O_EDX:O_THRESHOLD])
         if missing >= 0:
             return missing
         _evaluate_s3(rec, ts, carry[K_EMERGENCY] > 0.0, levels, n, k, out)

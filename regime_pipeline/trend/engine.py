@@ -1,0 +1,385 @@
+"""The engine of one series: bars in, indicator records, engine records and level sets out, carry kept between calls.
+
+`SeriesEngine.advance` is the only way to step a series: live it is handed one bar, in a backfill or backtest a year of them, and
+the kernel below it is the same loop. What it knows of the past is an `EngineCarry`, which `to_bytes` makes a checkpoint of, plus
+the tape of the running uptrend (see `decay.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regime_pipeline.errors import StepRefusedError
+from regime_pipeline.indicators import kernels as ind
+from regime_pipeline.indicators import record as ind_record
+from regime_pipeline.indicators.levels import LEVEL_COLUMNS, MAX_LEVELS, WINDOW_BARS, build_levels
+from regime_pipeline.jit import kernel
+from regime_pipeline.market.bars import Bars
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.trend import machine
+from regime_pipeline.trend import record as trend_record
+from regime_pipeline.trend.decay import ADX_MEMORY_BARS, CHUNK_BARS, TAPE_COLUMNS
+from regime_pipeline.trend.machine import IntArray, step_machine
+from regime_pipeline.trend.profile import Constants, Profile
+
+FloatArray = NDArray[np.float64]
+
+WALK_AHEAD_BARS: Final = 160
+"""Tape loaded ahead of a window's start: most windows meet a guide within it, the others ask for more."""
+HOUR_S: Final = 3600
+_NO_LEVELS = np.zeros((0, MAX_LEVELS, LEVEL_COLUMNS))
+_NO_STARTS = np.zeros(0, dtype=np.int64)
+
+
+@kernel
+def _levels_due(carry: FloatArray, ts_s: int, bar_s: int) -> bool:
+    """A set is rebuilt when none was built yet or the bar ends in a later hour than the last rebuild's bar."""
+    return float((ts_s + bar_s) // 3600) > carry[machine.K_LEVELS_HOUR]
+
+
+@kernel
+def _rebuild_levels(carry: FloatArray, closes: FloatArray, ts_s: int, bar_s: int) -> bool:
+    """Build the set of this bar into the carry; True when it differs from the one before."""
+    rows = carry[machine.K_LEVELS : machine.K_DECAY].reshape((MAX_LEVELS, LEVEL_COLUMNS))
+    before = rows.copy()
+    n_before = int(carry[machine.K_N_LEVELS])
+    first = carry[machine.K_LEVELS_HOUR] < 0.0
+    n = build_levels(closes, ts_s, rows, n_before)
+    rows[n:] = 0.0
+    carry[machine.K_N_LEVELS] = n
+    carry[machine.K_LEVELS_HOUR] = (ts_s + bar_s) // 3600
+    return first or n != n_before or not np.array_equal(rows, before)
+
+
+@kernel
+def _run(
+    ic: FloatArray,
+    tc: FloatArray,
+    ts_s: NDArray[np.int64],
+    high: FloatArray,
+    low: FloatArray,
+    close: FloatArray,
+    volume: FloatArray,
+    closes: FloatArray,
+    bar_s: int,
+    bootstrap_s3: bool,
+    k: Constants,
+    given_starts: NDArray[np.int64],
+    given_counts: NDArray[np.int64],
+    given_levels: FloatArray,
+    volume_z: FloatArray,
+    pool: FloatArray,
+    chunks: IntArray,
+    extremes: FloatArray,
+    records: FloatArray,
+    states: FloatArray,
+    set_bar: NDArray[np.int64],
+    set_size: NDArray[np.int64],
+    sets: FloatArray,
+) -> tuple[int, int]:
+    """Step over the bars; returns (level sets written, bars done). Stops early only when a tape chunk is missing or full."""
+    n_sets = 0
+    use_given = given_counts.size > 0
+    g = -1
+    offset = closes.size - close.size
+    for i in range(ts_s.size):
+        if chunks.size * CHUNK_BARS <= tc[machine.K_T] + 1.0:
+            return n_sets, i
+        ind.step_indicators(ic, ts_s[i], high[i], low[i], close[i], volume[i], bar_s, k.eps, k.rsi_flat, records[i])
+        if volume_z.size > 0:
+            records[i, ind.F_VO_Z] = volume_z[i]
+        if ic[ind.C_BARS] < ind_record.MIN_BARS:
+            continue
+        if use_given:
+            while g + 1 < given_starts.size and given_starts[g + 1] <= ts_s[i]:
+                g += 1
+            if g >= 0:
+                tc[machine.K_N_LEVELS] = given_counts[g]
+                tc[machine.K_LEVELS : machine.K_DECAY] = given_levels[g].ravel()
+        elif _levels_due(tc, ts_s[i], bar_s):
+            newest = offset + i + 1
+            if _rebuild_levels(tc, closes[max(0, newest - WINDOW_BARS) : newest], ts_s[i], bar_s):
+                set_bar[n_sets] = ts_s[i]
+                set_size[n_sets] = int(tc[machine.K_N_LEVELS])
+                sets[n_sets] = tc[machine.K_LEVELS : machine.K_DECAY].reshape((MAX_LEVELS, LEVEL_COLUMNS))
+                n_sets += 1
+        missing = step_machine(tc, ic, records[i], ts_s[i], high[i], low[i], volume[i], bootstrap_s3, k, pool, chunks, extremes, states[i])
+        if missing >= 0:
+            return n_sets, -1 - missing
+    return n_sets, ts_s.size
+
+
+@dataclass(slots=True)
+class EngineCarry:
+    """All an engine remembers between two bars, except the tape: about 3 KB, the same size after ten bars and ten years."""
+
+    indicators: FloatArray = field(default_factory=ind.new_carry)
+    trend: FloatArray = field(default_factory=machine.new_carry)
+
+    @property
+    def bars_seen(self) -> int:
+        """Bars consumed since the first of the series."""
+        return int(self.indicators[ind.C_BARS])
+
+    @property
+    def last_ts_s(self) -> int | None:
+        """Open of the newest consumed bar, epoch seconds; None before the first."""
+        return int(self.indicators[ind.C_LAST_TS]) if self.bars_seen else None
+
+    @property
+    def state(self) -> int:
+        """State code after the newest bar, NO_STATE before the first step."""
+        return int(self.trend[machine.K_STATE])
+
+    @property
+    def s3_start_ts_s(self) -> int | None:
+        """Start bar of the running S3, None outside S3."""
+        return int(self.trend[machine.K_S3_START_TS]) if self.state == machine.S3 else None
+
+    @property
+    def bars_since_s3(self) -> int:
+        """T of the running S3 (0 on its start bar); meaningless outside S3."""
+        return int(self.trend[machine.K_T])
+
+    def levels_due(self, ts_s: int, timeframe: Timeframe) -> bool:
+        """Tell whether the step on the bar at `ts_s` will rebuild the level set, and so needs the last 1000 closes."""
+        return self.bars_seen + 1 >= ind_record.MIN_BARS and bool(_levels_due(self.trend, ts_s, timeframe.seconds))
+
+    def to_bytes(self) -> bytes:
+        """Both carries as little-endian float64, for a checkpoint."""
+        return np.concatenate((self.indicators, self.trend)).astype("<f8").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "EngineCarry":
+        """Read a checkpoint back.
+
+        Raises
+        ------
+        StepRefusedError
+            When the checkpoint was written by a kernel with another layout.
+        """
+        values = np.frombuffer(data, dtype="<f8").astype(np.float64)
+        size = ind.CARRY_SIZE + machine.CARRY_SIZE
+        if values.size != size:
+            raise StepRefusedError(f"checkpoint had {values.size} values, this engine writes {size}; replay the series from its first bar")
+        return cls(values[: ind.CARRY_SIZE].copy(), values[ind.CARRY_SIZE :].copy())
+
+    def copy(self) -> "EngineCarry":
+        """An independent copy."""
+        return EngineCarry(self.indicators.copy(), self.trend.copy())
+
+
+@dataclass(frozen=True, slots=True)
+class LevelSets:
+    """Level sets in the order built: set j is in force from bar `ts_s[j]` until the next. Rows as in `indicators.levels`."""
+
+    ts_s: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    rows: FloatArray  # (n_sets, MAX_LEVELS, LEVEL_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a run of bars produced, only for bars that have a record (from the 333rd of the series on)."""
+
+    ts_s: NDArray[np.int64]
+    records: FloatArray  # (n, indicators.record.N_FIELDS)
+    states: FloatArray  # (n, trend.record.N_FIELDS)
+    level_sets: LevelSets
+
+
+class MissingTapeError(StepRefusedError):
+    """The step needs a chunk of the uptrend's tape that is not loaded; nothing has changed. Load it and call again."""
+
+    def __init__(self, chunk: int) -> None:
+        super().__init__(f"tape chunk {chunk} is not loaded; load it and step again")
+        self.chunk = chunk
+
+
+@dataclass(frozen=True, slots=True)
+class TapeChunk:
+    """One chunk of a tape as it is stored; `data` is None when only its extremes were read."""
+
+    chunk: int
+    data: bytes | None
+    close_min: float
+    close_max: float
+
+
+class Tape:
+    """The rows of the running uptrend that are in memory, by chunk. A fresh one is empty and grows as bars arrive."""
+
+    def __init__(self) -> None:
+        self.pool = np.zeros((4, CHUNK_BARS, TAPE_COLUMNS))
+        self.chunks = np.arange(4, dtype=np.int32)
+        self.extremes = np.zeros((4, 2))
+
+    @classmethod
+    def of_chunks(cls, stored: Sequence[TapeChunk]) -> "Tape":
+        """A tape of which only some chunks are in memory (all of them must be named, with their extremes), ready for the next bar."""
+        tape = cls()
+        n = max((part.chunk for part in stored), default=-1) + 1
+        loaded = [part for part in stored if part.data is not None]
+        tape.pool = np.zeros((len(loaded) + 1, CHUNK_BARS, TAPE_COLUMNS))
+        tape.chunks = np.full(n + 1, -1, dtype=np.int32)
+        tape.extremes = np.zeros((n + 1, 2))
+        for part in stored:
+            tape.extremes[part.chunk] = part.close_min, part.close_max
+        for slot, part in enumerate(loaded):
+            rows = np.frombuffer(part.data or b"", dtype="<f8").reshape(-1, TAPE_COLUMNS)
+            tape.pool[slot, : len(rows)] = rows
+            tape.chunks[part.chunk] = slot
+        tape.chunks[n] = len(loaded)
+        return tape
+
+    def grow(self) -> None:
+        """Double the room for bars."""
+        n_pool, n_chunks = len(self.pool), len(self.chunks)
+        self.pool = np.concatenate((self.pool, np.zeros((n_chunks, CHUNK_BARS, TAPE_COLUMNS))))
+        self.chunks = np.concatenate((self.chunks, np.arange(n_pool, n_pool + n_chunks, dtype=np.int32)))
+        self.extremes = np.concatenate((self.extremes, np.zeros((n_chunks, 2))))
+
+    def stored_chunk(self, chunk: int, last_bar: int) -> TapeChunk:
+        """A chunk as it is to be stored: its rows up to bar `last_bar` since the S3 start."""
+        rows = min(CHUNK_BARS, last_bar + 1 - chunk * CHUNK_BARS)
+        data = self.pool[self.chunks[chunk], :rows].astype("<f8").tobytes()
+        return TapeChunk(chunk, data, float(self.extremes[chunk, 0]), float(self.extremes[chunk, 1]))
+
+
+def chunks_needed(bars_since_s3: int) -> list[int]:
+    """Tape chunks that the step to T = `bars_since_s3` + 1 will read, as far as can be told before it."""
+    t = bars_since_s3 + 1
+    last = t // CHUNK_BARS
+    wanted = {0, max(0, t - 10) // CHUNK_BARS, bars_since_s3 // CHUNK_BARS}
+    for n in (2 * t // 3, t // 3):
+        first = max(0, t - n)
+        ahead = t if n < ADX_MEMORY_BARS else first + WALK_AHEAD_BARS
+        wanted.update(range(first // CHUNK_BARS, min(ahead, t) // CHUNK_BARS + 1))
+    return sorted(chunk for chunk in wanted if chunk <= last and chunk * CHUNK_BARS <= bars_since_s3)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenLevels:
+    """Level sets from outside, used instead of building any: set j is in force from `ts_s[j]` on."""
+
+    ts_s: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    rows: FloatArray
+
+
+class SeriesEngine:
+    """Steps one series. `closes_before` must hold the (up to 999) closes before the first bar of an advance that rebuilds levels."""
+
+    def __init__(self, timeframe: Timeframe, profile: Profile, *, bootstrap_s3: bool, carry: EngineCarry | None = None, tape: Tape | None = None) -> None:
+        self.timeframe = timeframe
+        self.profile = profile
+        self.bootstrap_s3 = bootstrap_s3
+        self.carry = carry or EngineCarry()
+        self.tape = tape or Tape()
+
+    def advance(self, bars: Bars, closes_before: FloatArray | None = None, given: GivenLevels | None = None) -> Advance:
+        """Step on every bar in order.
+
+        Parameters
+        ----------
+        bars : closed, valid bars, oldest first, all after the newest one consumed.
+        closes_before : ndarray of shape (m,), closes of the bars before `bars`, oldest first; at least the last 999 there are.
+        given : level sets to use instead of building them.
+
+        Raises
+        ------
+        StepRefusedError
+            When a bar's ts does not advance; nothing has changed then.
+        MissingTapeError
+            When the tape lacks a chunk; nothing has changed then.
+        """
+        self._refuse_unordered(bars.ts_s)
+        before = np.zeros(0) if closes_before is None else closes_before[-(WINDOW_BARS - 1) :]
+        closes = np.concatenate((before, bars.close))
+        n = len(bars)
+        records = np.empty((n, ind_record.N_FIELDS))
+        states = np.empty((n, trend_record.N_FIELDS))
+        hours = (bars.ts_s + self.timeframe.seconds) // HOUR_S
+        room = 1 + int(np.count_nonzero(np.diff(hours))) if n else 0
+        set_bar, set_size, sets = np.empty(room, np.int64), np.empty(room, np.int64), np.empty((room, MAX_LEVELS, LEVEL_COLUMNS))
+        volume_z = _winsorised_volume_z(bars.volume) if self.profile.winsorised_volume else np.zeros(0)
+        saved = self.carry.copy() if n else self.carry
+        skipped = max(0, ind_record.MIN_BARS - 1 - self.carry.bars_seen)
+        done = written = 0
+        while done < n:
+            part = slice(done, n)
+            new_sets, bars_done = _run(
+                self.carry.indicators,
+                self.carry.trend,
+                bars.ts_s[part],
+                bars.high[part],
+                bars.low[part],
+                bars.close[part],
+                bars.volume[part],
+                closes[: len(before) + n],
+                self.timeframe.seconds,
+                self.bootstrap_s3,
+                self.profile.constants,
+                _NO_STARTS if given is None else given.ts_s,
+                _NO_STARTS if given is None else given.sizes,
+                _NO_LEVELS if given is None else given.rows,
+                volume_z[part],
+                self.tape.pool,
+                self.tape.chunks,
+                self.tape.extremes,
+                records[part],
+                states[part],
+                set_bar[written:],
+                set_size[written:],
+                sets[written:],
+            )
+            if bars_done < 0:
+                self.carry = saved
+                raise MissingTapeError(-1 - bars_done)
+            written += new_sets
+            done += bars_done
+            if done < n:
+                self.tape.grow()
+        keep = slice(min(skipped, n), n)
+        return Advance(bars.ts_s[keep], records[keep], states[keep], LevelSets(set_bar[:written], set_size[:written], sets[:written]))
+
+    def _refuse_unordered(self, ts_s: NDArray[np.int64]) -> None:
+        last = self.carry.last_ts_s
+        if ts_s.size and last is not None and ts_s[0] <= last:
+            raise StepRefusedError(f"bar ts was {int(ts_s[0])}, the newest consumed bar is {last}: ts must advance; state kept, replay from a checkpoint")
+        if ts_s.size > 1 and (np.diff(ts_s) <= 0).any():
+            at = int(np.argmax(np.diff(ts_s) <= 0)) + 1
+            raise StepRefusedError(f"bar ts was {int(ts_s[at])} after {int(ts_s[at - 1])}: bars must be in order, each ts once; state kept")
+
+
+@kernel
+def _winsorised_volume_z(volume: FloatArray) -> FloatArray:
+    """Volume z with all x so far clipped to their 2 % and 98 % quantiles at every bar: quadratic, comparison profile only."""
+    n = volume.size
+    out = np.empty(n)
+    x = np.log1p(np.maximum(volume, 0.0))
+    ordered = np.empty(n)
+    a = 2.0 / 65.0
+    for m in range(n):
+        at = np.searchsorted(ordered[:m], x[m])
+        ordered[at + 1 : m + 1] = ordered[at:m].copy()
+        ordered[at] = x[m]
+        count = m + 1
+        lo = -np.inf
+        hi = np.inf
+        if count >= 10:
+            lo = ordered[max(0, int(np.floor(0.02 * count)) - 1)]
+            hi = ordered[min(count - 1, int(np.floor(0.98 * count)))]
+        mean = min(hi, max(lo, x[0]))
+        var = 0.0
+        value = mean
+        for i in range(1, count):
+            value = min(hi, max(lo, x[i]))
+            new = a * value + (1.0 - a) * mean
+            var = (1.0 - a) * (var + a * (value - mean) * (value - new))
+            mean = new
+        out[m] = max(-4.0, min(6.0, (value - mean) / np.sqrt(max(var, 1e-12))))
+    return out
