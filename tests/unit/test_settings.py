@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from regime_pipeline.errors import ConfigError
 from regime_pipeline.settings import Settings, load_settings
+from scripts.write_configuration import PAGE, render
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -49,3 +50,7 @@ def test_every_setting_says_what_it_means() -> None:
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGIME_GENERATED_SEED", "23")
     assert load_settings().generated_seed == 23
+
+
+def test_the_configuration_page_is_current() -> None:
+    assert PAGE.read_text() == render(), "run `make docs` and commit the page"
