@@ -279,7 +279,7 @@ def _fit_beyond(path: FloatArray, edge: FloatArray, limit: FloatArray) -> FloatA
 
 def _share_out(totals: FloatArray, weights: FloatArray) -> FloatArray:
     """Share whole numbers out by weight into whole numbers; the rest goes to the largest share."""
-    shares = np.floor(totals[:, None] * (weights / weights.sum(axis=1, keepdims=True)))
+    shares: FloatArray = np.floor(totals[:, None] * (weights / weights.sum(axis=1, keepdims=True)))
     shares[np.arange(len(totals)), weights.argmax(axis=1)] += totals - shares.sum(axis=1)
     return shares
 

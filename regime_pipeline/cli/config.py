@@ -1,0 +1,89 @@
+"""`regime config`: the settings and the universe as they are in force."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regime_pipeline.settings import ENV_PREFIX, Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from regime_pipeline.market.universe import Universe
+
+config_app = typer.Typer(no_args_is_help=True, help="The settings and the universe in force.")
+
+HIDDEN = "set, not shown"
+
+
+@config_app.command()
+def show(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Print every setting and the whole universe; database addresses stay hidden, for they may hold a password."""
+    from rich.console import Console
+
+    from regime_pipeline.market.universe import load_universe
+
+    settings = load_settings()
+    universe = load_universe(settings.universe)
+    values = _printable(settings)
+    if as_json:
+        typer.echo(json.dumps({"settings": values, "universe": universe.model_dump(mode="json")}, indent=2))
+        return
+    console = Console()
+    console.print(_settings_table(settings, values))
+    console.print(_drivers_table(universe))
+    console.print(_instruments_table(universe))
+
+
+@config_app.command()
+def check(as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False) -> None:
+    """Read the settings and the universe; print counts, or the first error with its line."""
+    from regime_pipeline.market.universe import load_universe
+
+    universe = load_universe(load_settings().universe)
+    counts = {
+        "majors": len(universe.majors),
+        "drivers": len(universe.drivers),
+        "tokens": len(universe.tokens),
+        "venues": len(universe.venues),
+    }
+    if as_json:
+        typer.echo(json.dumps(counts))
+    else:
+        typer.echo("ok: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+def _printable(settings: Settings) -> dict[str, str | int | float | bool | None]:
+    values: dict[str, str | int | float | bool | None] = settings.model_dump(mode="json")
+    return {name: HIDDEN if name.endswith("database_url") and value else value for name, value in values.items()}
+
+
+def _settings_table(settings: Settings, values: dict[str, str | int | float | bool | None]) -> "Table":
+    from rich.table import Table
+
+    table = Table("setting", "value", "meaning", title="Settings")
+    for name, field in type(settings).model_fields.items():
+        table.add_row(ENV_PREFIX + name.upper(), "" if values[name] is None else str(values[name]), field.description or "")
+    return table
+
+
+def _drivers_table(universe: "Universe") -> "Table":
+    from rich.table import Table
+
+    table = Table("driver", "kind", "weight", "required", "components", title="Drivers")
+    for driver in universe.drivers:
+        table.add_row(driver.name, driver.kind, f"{driver.weight:+g}", "yes" if driver.required else "no", " ".join(driver.components))
+    return table
+
+
+def _instruments_table(universe: "Universe") -> "Table":
+    from rich.table import Table
+
+    table = Table("series", "bucket", "timeframes", "sources", title="Instruments")
+    for major in universe.majors:
+        table.add_row(major.series, "", "", " ".join(f"{source.venue}:{source.symbol}" for source in major.sources))
+    for token in universe.tokens:
+        sources = " ".join(f"{source.venue}:{source.symbol}" for source in token.sources)
+        table.add_row(token.series, token.bucket or "unknown", " ".join(token.timeframes), sources)
+    return table
