@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.ONESHELL:
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -19,12 +18,12 @@ setup: $(STAMP) ## create .venv and install the pinned, hash-checked packages
 
 $(STAMP): requirements.txt pyproject.toml scripts/find_python.sh
 	@rm -f $@
-	python="$$(PYTHON="$(PYTHON)" bash scripts/find_python.sh)"
-	[ -x $(BIN)/python ] && $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
-	echo "setup: $$($(BIN)/python --version) in .venv"
+	@python="$$(PYTHON="$(PYTHON)" bash scripts/find_python.sh)" \
+	    && { $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "setup: $$($(BIN)/python --version) in .venv"
 
 demo: setup ## generate a market, run the three Dagster jobs, show the board (DATA=folder: on recorded bars)
 	@$(BIN)/regime demo $(if $(DATA),--data "$(DATA)")
@@ -37,17 +36,17 @@ test-all: setup ## every test that needs no network
 
 lint: setup ## ruff, its formatter, spelling, SQL, import contracts
 	@$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/codespell $(PATHS) docs *.md
-	$(BIN)/sqlfluff lint --nocolor sql
-	$(BIN)/lint-imports --no-logo
+	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell $(PATHS) docs *.md
+	@$(BIN)/sqlfluff lint --nocolor sql
+	@$(BIN)/lint-imports --no-logo
 
 type: setup ## mypy, strict
 	@$(BIN)/mypy
 
 format: setup ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	@$(BIN)/ruff format .
 
 bench: setup ## speed against peers, in ratios of one run
 	@$(BIN)/python scripts/bench.py
@@ -60,7 +59,7 @@ migrate: setup ## bring the database to the newest schema
 
 backfill: setup ## replay recorded bars into the database (DATA=folder)
 	@[ -n "$(DATA)" ] || { echo "backfill needs a folder of bars: make backfill DATA=../shared/market" >&2; exit 2; }
-	$(BIN)/regime replay "$(DATA)"
+	@$(BIN)/regime replay "$(DATA)"
 
 docs: setup ## write the generated pages under docs/
 	@$(BIN)/python scripts/write_configuration.py
