@@ -47,8 +47,9 @@ _BEAR = _Regime(150, -0.0032, 0.024, 0.9)
 _CHOP = _Regime(35, 0.0, 0.011, 0.6)
 # Always in this order, so that every stretch of three years has seen each of them.
 _CYCLE: Final = (_BULL, _CRASH, _CHOP, _BEAR, _CHOP)
-# Keeps forty years of cycles from drifting away.
-_PULL: Final = 0.0005
+# Share of the level given back a day. The cycle's keeps forty years from drifting away; the swings', of weeks, turn hourly trends.
+_CYCLE_PULL: Final = 0.0005
+_SWING_PULL: Final = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,9 @@ class GeneratedMarket:
             for regime in _CYCLE:
                 regimes += [regime] * max(3, round(rng.gamma(8.0, regime.mean_days / 8.0)))
         drift, sigma, volume = np.array([(each.drift, each.sigma, each.volume) for each in regimes[:N_DAYS]]).T
-        return _Weather(_pulled_walk(drift + sigma * rng.standard_normal(N_DAYS), _PULL), sigma, volume)
+        cycle = _pulled_walk(drift + 0.6 * sigma * rng.standard_normal(N_DAYS), _CYCLE_PULL)
+        swing = _pulled_walk(0.8 * sigma * rng.standard_normal(N_DAYS), _SWING_PULL)
+        return _Weather(cycle + swing, sigma, volume)
 
     @lru_cache(maxsize=8)  # noqa: B019 - one market per process
     def _group_level(self, group: str) -> FloatArray:
