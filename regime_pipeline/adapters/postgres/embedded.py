@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -194,7 +194,7 @@ def _find_running(home: Path) -> ServerAddress | None:
     """Find the server by entering it: the right password and the right data folder are its identity."""
     folder = _folder_of(home)
     port = _kept_port(home)
-    if folder is None or port is None:
+    if folder is None or port is None or not _is_running(folder):
         return None
     address = ServerAddress(HOST, port, USER, _read_password(home))
     try:
@@ -211,7 +211,7 @@ def _start(place: _Place) -> ServerAddress:
     while monotonic_s() < deadline:
         started = None
         with (place.folder / "running.lock").open("w") as lock:
-            if _try_lock(lock.fileno()):
+            if _try_lock(lock.fileno(), fcntl.LOCK_EX):
                 started = _launch(place, lock.fileno())
         address = _find_running(place.home)
         if address is not None:
@@ -284,6 +284,8 @@ def _choose_place(home: Path, postgres_bin: Path | None) -> _Place:
     elif not _can_walk(folder / "data", uid):
         raise DatabaseError(f"user {uid}, who owns the data in {folder}, may no longer enter that folder. Give its parents back mode o+x.")
     if not _can_walk(programs / "postgres", uid):
+        if postgres_bin:
+            raise DatabaseError(f"user {uid}, who is to run PostgreSQL, may not enter {programs}. Point REGIME_POSTGRES_BIN elsewhere.")
         programs = _copy_programs(programs)
     _write(folder / "bin", str(programs))
     return _Place(home, folder, uid, gid, programs)
@@ -291,13 +293,8 @@ def _choose_place(home: Path, postgres_bin: Path | None) -> _Place:
 
 def _folder_of(home: Path) -> Path | None:
     """Name the folder that holds `data`, or None before the first start."""
-    entry = home / "postgres"
-    try:
-        folder = Path((entry / "place").read_text())
-    except FileNotFoundError:
-        folder = entry
-    except PermissionError as error:
-        raise _not_ours(home) from error
+    place = _read(home / "postgres" / "place")
+    folder = home / "postgres" if place is None else Path(place)
     return folder if (folder / "data").exists() else None
 
 
@@ -314,21 +311,24 @@ def _wheel_bin() -> Path:
 
 
 def _copy_programs(programs: Path) -> Path:
-    """Copy an installation to where the server's user can run it (a checkout in root's home is closed to others)."""
+    """Copy the wheel's programs to where the server's user can run them (a checkout in root's home is closed to others)."""
+    package = programs.parents[1]
     stat = (programs / "postgres").stat()
     key = hashlib.sha256(f"{programs}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
     _make_shelter()
     target = SHELTER / f"programs-{key}"
     if not target.exists():
-        with tempfile.TemporaryDirectory(dir=SHELTER) as draft:
-            shutil.copytree(programs.parent, Path(draft) / "copy", ignore=shutil.ignore_patterns("include"))
-            try:
-                (Path(draft) / "copy").rename(target)
-            except OSError:
-                if not target.exists():  # another home's starter may have been first
-                    raise
-        target.chmod(0o755)
-    return target / programs.name
+        others = [path.name for path in package.glob("pginstall*") if path != programs.parent]
+        with tempfile.TemporaryDirectory(dir=SHELTER) as folder:
+            draft = Path(folder) / "copy"
+            shutil.copytree(package, draft / package.name, ignore=shutil.ignore_patterns("include", "__pycache__", *others))
+            libraries = package.with_name(f"{package.name}.libs")  # the programs look for them at this relative place
+            if libraries.exists():
+                shutil.copytree(libraries, draft / libraries.name)
+            draft.chmod(0o755)
+            with suppress(OSError):  # another home's starter was first
+                draft.rename(target)
+    return target / programs.relative_to(package.parent)
 
 
 def _make_shelter() -> None:
@@ -356,10 +356,8 @@ def _major(place: _Place) -> str:
 
 
 def _kept_port(home: Path) -> int | None:
-    try:
-        return int((home / "postgres" / "port").read_text())
-    except FileNotFoundError:
-        return None
+    port = _read(home / "postgres" / "port")
+    return None if port is None else int(port)
 
 
 def _choose_port(home: Path) -> int:
@@ -389,20 +387,23 @@ def _starter_lock(home: Path) -> Iterator[None]:
         (home / "postgres").mkdir(exist_ok=True, mode=mode)
         lock = (home / "postgres" / "starter.lock").open("w")
     except PermissionError as error:
-        raise _not_ours(home) from error
+        raise _not_ours(home / "postgres") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _is_running(folder: Path) -> bool:
-    with (folder / "running.lock").open("a") as lock:
-        return not _try_lock(lock.fileno())
-
-
-def _try_lock(descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder / "running.lock").open("a") as lock:
+            return not _try_lock(lock.fileno(), fcntl.LOCK_SH)
+    except PermissionError as error:
+        raise _not_ours(folder) from error
+
+
+def _try_lock(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -410,12 +411,19 @@ def _try_lock(descriptor: int) -> bool:
 
 def _read_password(home: Path) -> str:
     path = home / "postgres" / "password"
+    password = _read(path)
+    if password is None:
+        raise DatabaseError(f"{path} is gone, and the data cannot be entered without it. Restore it from a backup of the home.")
+    return password
+
+
+def _read(path: Path) -> str | None:
     try:
         return path.read_text()
-    except FileNotFoundError as error:
-        raise DatabaseError(f"{path} is gone, and the data cannot be entered without it. Restore it from a backup of the home.") from error
+    except FileNotFoundError:
+        return None
     except PermissionError as error:
-        raise _not_ours(home) from error
+        raise _not_ours(path.parent) from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -427,5 +435,5 @@ def _write(path: Path, text: str) -> None:
     Path(draft.name).replace(path)
 
 
-def _not_ours(home: Path) -> DatabaseError:
-    return DatabaseError(f"{home / 'postgres'} belongs to another user. Run as that user, or set REGIME_HOME to a folder of your own.")
+def _not_ours(folder: Path) -> DatabaseError:
+    return DatabaseError(f"{folder} belongs to another user. Run as that user, or set REGIME_HOME to a folder of your own.")
