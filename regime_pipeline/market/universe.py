@@ -178,14 +178,14 @@ def load_universe(path: Path) -> Universe:
 
 
 def _problems(universe: Universe) -> Iterable[str]:
-    """Name what single entries cannot know: duplicates, dangling names, drivers without bars."""
+    """Name what single entries cannot know: repeated names, dangling names, drivers without bars."""
     if not universe.majors:
         yield "the universe has no majors; add [[majors]] tables: at least the components of BTC and ALT"
     if not universe.drivers:
         yield "the universe has no drivers; add [[drivers]] tables"
-    yield from _duplicates("driver", (driver.name for driver in universe.drivers))
-    yield from _duplicates("major", (major.contract for major in universe.majors))
-    yield from _duplicates("instrument", (instrument.series for instrument in universe.instruments()))
+    yield from _repeated("driver", (driver.name for driver in universe.drivers))
+    yield from _repeated("major", (major.contract for major in universe.majors))
+    yield from _repeated("instrument", (instrument.series for instrument in universe.instruments()))
     majors = {major.contract for major in universe.majors}
     for instrument in universe.instruments():
         for source in instrument.sources:
@@ -210,7 +210,7 @@ def _driver_problems(driver: Driver, majors: set[str]) -> Iterable[str]:
         yield f"driver {driver.name} cannot be of kind {driver.kind}"
 
 
-def _duplicates(what: str, names: Iterable[str]) -> Iterable[str]:
+def _repeated(what: str, names: Iterable[str]) -> Iterable[str]:
     for name, count in Counter(names).items():
         if count > 1:
             yield f"{what} {name} is listed {count} times; keep one"

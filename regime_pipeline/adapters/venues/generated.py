@@ -100,6 +100,7 @@ class GeneratedMarket:
         for instrument in universe.instruments():
             self._profiles[instrument.contract] = self._profile(instrument)
             self._by_symbol.update({(source.venue, source.symbol): instrument.contract for source in instrument.sources})
+        self._group_level = lru_cache(maxsize=None)(self._make_group_level)
         self._days = lru_cache(maxsize=None)(self._make_days)
         self._hours = lru_cache(maxsize=1024)(self._make_hours)
 
@@ -187,8 +188,7 @@ class GeneratedMarket:
         swing = _pulled_walk(0.8 * sigma * rng.standard_normal(N_DAYS), _SWING_PULL)
         return _Weather(cycle + swing, sigma, volume)
 
-    @lru_cache(maxsize=8)  # noqa: B019 - one market per process
-    def _group_level(self, group: str) -> FloatArray:
+    def _make_group_level(self, group: str) -> FloatArray:
         """Walk that a bucket's tokens share beside the market."""
         return _pulled_walk(0.010 * self._rng(f"group:{group}", _DAILY).standard_normal(N_DAYS), 0.005)
 

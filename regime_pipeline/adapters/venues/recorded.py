@@ -50,6 +50,7 @@ class RecordedMarket:
         if not self._files:
             raise SourceError(f"recorded market {folder} holds no .parquet or .csv file; put bar files there or choose another folder.")
         self._series: dict[Path, Series] = {}
+        self._found: dict[tuple[str, str, Timeframe], RawBars] = {}
 
     @property
     def name(self) -> str:
@@ -89,9 +90,12 @@ class RecordedMarket:
         return [path for path in self._files if not path.stem.startswith((DOMINANCE_PREFIX, CAP_PREFIX))]
 
     def _find(self, venue: str, symbol: str, timeframe: Timeframe) -> RawBars:
-        files = [path for path in self._bar_files if venue_of(path.stem) == venue and timeframe_of(path.stem) in {timeframe, None}]
-        parts = [self._read(path).get((symbol, timeframe), RawBars.empty()) for path in files]
-        return RawBars.concat(parts)
+        key = (venue, symbol, timeframe)
+        if key not in self._found:
+            files = [path for path in self._bar_files if venue_of(path.stem) == venue and timeframe_of(path.stem) in {timeframe, None}]
+            parts = [self._read(path).get((symbol, timeframe), RawBars.empty()) for path in files]
+            self._found[key] = RawBars.concat(parts)
+        return self._found[key]
 
     def _read(self, path: Path) -> Series:
         if path not in self._series:
@@ -144,6 +148,8 @@ def _window(raw: RawBars, start_s: int, end_s: int) -> RawBars:
 def _read_series(path: Path) -> Series:
     """Read a bar file and split it by symbol and timeframe, rows in file order."""
     table = _read_table(path, BAR_COLUMNS)
+    if table.column("symbol").null_count or table.column("timeframe").null_count:
+        raise BadInputError(f"{path} has rows without symbol or timeframe; nobody could ask for them. Fill them in or remove them.")
     close = _floats(table, "close")
     whole = RawBars(
         _ts_s(table, path), _floats(table, "open"), _floats(table, "high"), _floats(table, "low"), close, _floats(table, "volume") * close

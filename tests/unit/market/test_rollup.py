@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime_pipeline.errors import BadInputError
-from regime_pipeline.market.bars import Bars
+from regime_pipeline.market.bars import Bars, RawBars
 from regime_pipeline.market.rollup import choose_bars, roll_up
 from regime_pipeline.market.timeframe import Timeframe
 from tests.builders import T0, bars, random_walk
@@ -97,9 +97,9 @@ def test_real_minutes_roll_up_to_the_real_hours(symbol: str) -> None:
 
     def read(timeframe: Timeframe) -> Bars:
         table = pq.read_table(MARKET / f"ohlcv_{timeframe}_binance_um.parquet", filters=pc.field("symbol") == symbol)
-        columns = [table.column(name).to_numpy() for name in ("open", "high", "low", "close", "volume")]
+        open_, high, low, close, volume = (table.column(name).to_numpy() for name in ("open", "high", "low", "close", "volume"))
         ts_s = table.column("ts").cast("int64").to_numpy() // 1000
-        return Bars(ts_s, *columns, np.full(len(ts_s), timeframe.minutes), np.full(len(ts_s), timeframe.minutes))
+        return Bars.complete(RawBars(ts_s, open_, high, low, close, volume), timeframe)
 
     ours, theirs = roll_up(read(M1), M1, H1), read(H1)
     theirs = theirs[np.isin(theirs.ts_s, ours.ts_s)]

@@ -113,6 +113,13 @@ def test_a_value_that_cannot_be_read_is_refused_by_name(tmp_path: Path, row: str
         market(tmp_path, mine=HEADER + row).fetch_bars("mine", "BTCUSDT", H1, 0, FAR_S)
 
 
+def test_rows_without_symbol_are_refused_and_not_lost(tmp_path: Path) -> None:
+    table = pa.table({name: pa.array([None], pa.string()) for name in HEADER.strip().split(",")})
+    pq.write_table(table, tmp_path / "ohlcv_1h_x.parquet")
+    with pytest.raises(BadInputError, match="rows without symbol"):
+        RecordedMarket(tmp_path).fetch_bars("x", "BTCUSDT", H1, 0, FAR_S)
+
+
 def test_a_missing_or_empty_folder_is_an_error_and_not_an_empty_market(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailableError, match="no such folder"):
         RecordedMarket(tmp_path / "none")
