@@ -58,7 +58,9 @@ def test_a_session_speaks_utc_and_says_who_it_is(database: str) -> None:
     [
         ("postgresql://me:s3cr3t@127.0.0.1:1/regime", r"database 'regime' at 127\.0\.0\.1:1 as user 'me'.*REGIME_DATABASE_URL"),
         ("postgresql://me:s3cr3t@no-such-host.invalid/regime", r"at no-such-host\.invalid:5432"),
-        ("postgresql://me:s3cr3t@127.0.0.1:port/regime", "not a valid URL"),
+        ("postgresql://me:s3cr3t@127.0.0.1:port/regime", r"at 127\.0\.0\.1:port .*invalid integer"),
+        ("postgresql://me:s3cr3t@[127.0.0.1/regime", "not a valid URL"),
+        ("postgresql://me:s3cr3t%zz@127.0.0.1/regime", "not a valid URL"),
         ("postgresql://me:s3cr3t@x@127.0.0.1:1/regime", "%40"),
         ("postgresql://me:s3cr3t@127.0.0.1:1", "names no database"),
         ("sqlite:///s3cr3t.db", "only postgresql"),
@@ -83,7 +85,7 @@ def test_a_database_that_may_not_be_created_is_named(postgres_server: ServerAddr
         admin.execute("create role plain login password 'plain'")
         try:
             address = ServerAddress(postgres_server.host, postgres_server.port, "plain", "plain")
-            with pytest.raises(DatabaseError, match="'absent' does not exist and could not be created.*grant this user CREATEDB"):
+            with pytest.raises(DatabaseError, match=r"'absent' does not exist and could not be created.*grant this user CREATEDB"):
                 database_urls(Settings(database_url=address.url("absent")))
         finally:
             admin.execute("drop role plain")

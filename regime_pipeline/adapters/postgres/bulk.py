@@ -2,7 +2,9 @@
 
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from typing import Any, Final, LiteralString
 
@@ -189,27 +191,78 @@ def upsert(
     n = len(next(iter(columns.values())))
     if n == 0:
         return UpsertCount(0, 0, 0)
-    incoming = f"incoming_{next(_NAMES)}_{table}"[:63]
+    with _incoming(conn, table, columns) as incoming:
+        written = _write(table, incoming, names, key, ignore_in_compare, bump_revision, extra_where)
+        count = sql.SQL("select count(*) filter (where is_new), count(*) filter (where not is_new) from written")
+        inserted, updated = _run_upsert(conn, table, key, sql.SQL("{} {}").format(written, count))[0]
+    return UpsertCount(inserted, updated, n - inserted - updated)
+
+
+def upsert_and_locate(
+    conn: psycopg.Connection,
+    table: str,
+    columns: Mapping[str, Column],
+    key: Sequence[str],
+    *,
+    group_by: Sequence[str],
+    first: str,
+    extra_where: LiteralString | None = None,
+) -> tuple[UpsertCount, dict[tuple[str, ...], datetime]]:
+    """Upsert as `upsert` does, and tell where the change begins: per group of key columns the smallest `first` that was written."""
+    names = list(columns)
+    n = len(next(iter(columns.values())))
+    if n == 0:
+        return UpsertCount(0, 0, 0), {}
+    with _incoming(conn, table, columns) as incoming:
+        written = _write(table, incoming, names, key, ("created_at", "computed_at", "revision"), False, extra_where)
+        statement = sql.SQL(
+            "{written} select count(*) filter (where is_new), count(*) filter (where not is_new), min({first}), {groups}"
+            " from written group by {groups}"
+        ).format(written=written, first=sql.Identifier(first), groups=_list(group_by))
+        rows = _run_upsert(conn, table, key, statement)
+    inserted, updated = sum(row[0] for row in rows), sum(row[1] for row in rows)
+    return UpsertCount(inserted, updated, n - inserted - updated), {tuple(row[3:]): row[2] for row in rows}
+
+
+@contextmanager
+def _incoming(conn: psycopg.Connection, table: str, columns: Mapping[str, Column]) -> Iterator[str]:
+    """Copy rows into a temporary table shaped like the columns of `table`; gone at the end of the block."""
+    name = f"incoming_{next(_NAMES)}_{table}"[:63]
     create = sql.SQL("create temp table {} on commit drop as select {} from {} with no data")
-    conn.execute(create.format(sql.Identifier(incoming), _list(names), sql.Identifier(table)))
-    copy_into(conn, incoming, names, list(columns.values()))
-    statement = sql.SQL(
+    conn.execute(create.format(sql.Identifier(name), _list(list(columns)), sql.Identifier(table)))
+    copy_into(conn, name, list(columns), list(columns.values()))
+    yield name
+    conn.execute(sql.SQL("drop table {}").format(sql.Identifier(name)))
+
+
+def _write(
+    table: str,
+    incoming: str,
+    names: Sequence[str],
+    key: Sequence[str],
+    ignored: Sequence[str],
+    bump_revision: bool,
+    extra_where: LiteralString | None,
+) -> sql.Composed:
+    """The writing part of an upsert, as a common table expression `written` of the key columns and `is_new`."""
+    return sql.SQL(
         "with written as (insert into {table} as t ({names}) select {names} from {incoming} order by {key}"
-        " on conflict ({key}) {action} returning t.xmax = 0 as is_new)"
-        " select count(*) filter (where is_new), count(*) filter (where not is_new) from written"
+        " on conflict ({key}) {action} returning {returned}, t.xmax = 0 as is_new)"
     ).format(
         table=sql.Identifier(table),
         names=_list(names),
         incoming=sql.Identifier(incoming),
         key=_list(key),  # ordered by key, so that two writers lock shared rows in one order
-        action=_conflict_action(names, key, ignore_in_compare, bump_revision, extra_where),
+        action=_conflict_action(names, key, ignored, bump_revision, extra_where),
+        returned=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in key),
     )
+
+
+def _run_upsert(conn: psycopg.Connection, table: str, key: Sequence[str], statement: sql.Composed) -> list[tuple[Any, ...]]:
     try:
-        inserted, updated = conn.execute(statement).fetchone() or (0, 0)
+        return conn.execute(statement).fetchall()
     except psycopg.errors.CardinalityViolation as error:
         raise BadInputError(f"rows for {table} held the same key {tuple(key)} twice, allowed once. Drop the duplicates.") from error
-    conn.execute(sql.SQL("drop table {}").format(sql.Identifier(incoming)))
-    return UpsertCount(inserted, updated, n - inserted - updated)
 
 
 def fetch_columns(
@@ -289,14 +342,15 @@ def _kind_of(name: str, oid: int) -> _Kind:
 def _decode(body: bytes, kinds: Mapping[str, _Kind], nullable: Collection[str]) -> dict[str, NDArray[Any]]:
     fixed = {name: kind for name, kind in kinds.items() if kind.dtype is not None}
     loose = {name: kind for name, kind in kinds.items() if kind.dtype is None}
-    layout = np.dtype([("n", ">i2"), *(f for name, kind in fixed.items() for f in ((f"length of {name}", ">i4"), (name, kind.dtype)))])
+    dtypes = [str(kind.dtype) for kind in fixed.values()]
+    layout = np.dtype([("n", ">i2"), *(f for i, dtype in enumerate(dtypes) for f in ((f"l{i}", ">i4"), (f"v{i}", dtype)))])
     if loose:
         starts, cells = _walk(body, layout.itemsize, len(loose))
         body = b"".join(body[start : start + layout.itemsize] for start in starts)
     else:
         cells = []
     rows = np.frombuffer(body, layout)
-    result = {name: _plain(name, rows[name], kind, name in nullable) for name, kind in fixed.items()}
+    result = {name: _plain(name, rows[f"v{i}"], kind, name in nullable) for i, (name, kind) in enumerate(fixed.items())}
     for (name, kind), values in zip(loose.items(), cells, strict=True):
         known: dict[bytes, str] = {}  # one str per distinct value, not per row
         result[name] = np.empty(len(values), dtype=object)

@@ -17,6 +17,7 @@ DAGSTER_DB: Final = "dagster"
 DAGSTER_SCHEME: Final = "postgresql+psycopg2"
 """With SQLAlchemy 2.1 a plain `postgresql` means psycopg 3, whose `NOTIFY` fails: every run would stay NOT_STARTED."""
 CONNECT_TIMEOUT_S: Final = 10
+_NOT_A_URL: Final = "the database address is not a valid URL. Write postgresql://user:password@host:port/db."
 _CREATE_LOCK_KEY: Final = 0x7265_6769_6D66
 
 
@@ -59,12 +60,7 @@ def open_connection(url: str, *, autocommit: bool = False) -> psycopg.Connection
     DatabaseError
         When nobody answers or we are refused; the message names host, port, database and user, never the password.
     """
-    try:
-        params = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # libpq quotes the broken part, which may hold the password
-        raise DatabaseError("the database address is not a valid URL. Write postgresql://user:password@host:port/db.") from None
-    params = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "regime", **params}
+    params = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "regime", **_read_url(url)}
     session = "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=15min"
     params["options"] = f"{params.get('options') or ''} {session}".strip()
     try:
@@ -89,7 +85,7 @@ def _ensure_database(url: str) -> None:
     cause = _refusal_of(url)
     if cause is None:
         return
-    dbname = str(conninfo_to_dict(url).get("dbname"))
+    dbname = str(_read_url(url).get("dbname"))
     try:
         conn = open_connection(_with_parts(url, dbname="postgres"), autocommit=True)
     except DatabaseError:
@@ -116,9 +112,19 @@ def _refusal_of(url: str) -> DatabaseError | None:
     return None
 
 
+def _read_url(url: str) -> dict[str, str | int | None]:
+    try:
+        return dict(conninfo_to_dict(url))
+    except psycopg.ProgrammingError:
+        raise DatabaseError(_NOT_A_URL) from None  # libpq quotes the broken part, which may be the password
+
+
 def _with_parts(url: str, *, scheme: str | None = None, dbname: str | None = None) -> str:
     """Replace the scheme or the database of a URL."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise DatabaseError(_NOT_A_URL) from None
     if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise DatabaseError(f"database address began with {parts.scheme!r}, only postgresql:// is supported. SQLite and others are not.")
     path = parts.path if dbname is None else f"/{dbname}"

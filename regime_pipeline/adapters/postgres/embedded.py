@@ -54,6 +54,7 @@ TUNING: Final[dict[str, str]] = {
     "work_mem": "16MB",
     "autovacuum": "on",
     "jit": "off",
+    "client_connection_check_interval": "2s",  # a killed client's statement ends, and its locks go
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "on",
