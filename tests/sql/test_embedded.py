@@ -103,14 +103,13 @@ def test_a_zombie_postmaster_is_not_taken_for_a_live_one(home: Path) -> None:
     stop_server(home)
     data = server_status(home).data
     assert data is not None
-    zombie = os.fork()
-    if zombie == 0:
-        os._exit(0)
-    (data / "postmaster.pid").write_text(f"{zombie}\n{data}\n0\n1\n\n127.0.0.1\n0 0\nready\n")
+    zombie = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended and nobody has asked how
+    (data / "postmaster.pid").write_text(f"{zombie.pid}\n{data}\n0\n1\n\n127.0.0.1\n0 0\nready\n")
     try:
         assert ask(ensure_server(home)) == 1
     finally:
-        os.waitpid(zombie, 0)
+        zombie.wait()
 
 
 def test_a_stale_pid_file_with_a_strangers_pid_is_not_taken_for_a_server(home: Path) -> None:
