@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
@@ -83,7 +84,7 @@ def parse_request(item: object, where: str = "") -> LeverInput:
 
 
 def to_document(given: LeverInput, result: LeverResult) -> dict[str, Any]:
-    """Write a result as plain JSON values: the levers on top, everything behind them under `diagnostics`."""
+    """Write a result as plain JSON values: the request's shape with the levers and all fifteen contributions, the rest as `diagnostics`."""
     diagnostics = asdict(result.diagnostics)
     for row in diagnostics["channels"]:
         ts_s = row.pop("ts_s")
@@ -92,6 +93,8 @@ def to_document(given: LeverInput, result: LeverResult) -> dict[str, Any]:
         "exec_timeframe": given.exec_timeframe,
         "bucket": given.bucket,
         "book_id": given.book_id,
+        "intents": {name: value if value is None or isfinite(value) else None for name, value in given.intents.items()},
+        "channels": [{**row, "delta_a_raw": row["raw_a"], "delta_e_raw": row["raw_e"]} for row in diagnostics["channels"]],
         "A_value": result.A_value,
         "E_value": result.E_value,
         "position_size_frac": result.position_size_frac,

@@ -1,4 +1,4 @@
-"""`regime levers explain`: the shape that comes back, what is refused, and that it needs neither database nor numba."""
+"""`regime levers explain`: the shape that comes back, what is refused, and that the command line starts light."""
 
 import json
 import subprocess
@@ -48,6 +48,9 @@ def test_an_object_comes_back_as_an_object_with_every_contribution() -> None:
         "age_bars": 0.0,
     }
     assert rows[0]["contrib_a"] == pytest.approx(0.06)
+    assert answer["intents"] == {"hi_buy": 0.2}
+    assert [{**row, "delta_a_raw": row["raw_a"], "delta_e_raw": row["raw_e"]} for row in rows] == answer["channels"]
+    assert {key: answer["channels"][0][key] for key in CHANNEL} == CHANNEL
     assert answer["diagnostics"]["intents"] == {"hi_buy": 0.2, "med_buy": 0.0, "profit": 0.0, "sell": 0.0, "mock": 0.0}
 
 
@@ -85,6 +88,12 @@ def test_a_channel_that_does_not_count_says_why(change: dict[str, object], quali
     answer = json.loads(explain(with_channel(**change), "--json"))
     assert answer["diagnostics"]["channels"][0]["quality"] == quality
     assert any(reason.startswith(f"BTC 1d: {quality}") for reason in answer["diagnostics"]["reasons"]) == (quality != "ok")
+
+
+def test_an_intent_that_is_no_number_comes_back_as_null() -> None:
+    answer = json.loads(explain({**REQUEST, "intents": {"hi_buy": float("nan"), "sell": None}}, "--json"))
+    assert answer["intents"] == {"hi_buy": None, "sell": None}
+    assert answer["diagnostics"]["intents"]["hi_buy"] == 0.0
 
 
 def test_channels_null_is_a_failed_read() -> None:
@@ -158,5 +167,5 @@ def test_an_error_is_one_line_and_exit_code_1(monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_the_command_line_starts_without_heavy_imports() -> None:
-    code = "import sys, regime_pipeline.cli; print([m for m in ('numpy', 'numba', 'pydantic', 'psycopg', 'dagster') if m in sys.modules])"
+    code = "import sys, regime_pipeline.cli; print([m for m in ('numpy', 'numba', 'pandas', 'pyarrow', 'dagster') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
