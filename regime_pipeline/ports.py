@@ -1,13 +1,22 @@
 """What a use-case needs from the outside, as protocols; adapters implement them."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
 
-from regime_pipeline.market.bars import RawBars
-from regime_pipeline.market.buckets import CapObservation
+import numpy as np
+from numpy.typing import NDArray
+
+from regime_pipeline.market.bars import Bars, RawBars
+from regime_pipeline.market.buckets import BucketSpan, CapObservation
 from regime_pipeline.market.dominance import DominanceSample
 from regime_pipeline.market.timeframe import Timeframe
+
+if TYPE_CHECKING:
+    # the engine is compiled code: readers of the store must not pay for its import
+    from regime_pipeline.trend.engine import Advance, TapeChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +68,237 @@ class DominanceSampler(Protocol):
 
     def fetch_samples(self) -> Mapping[str, DominanceSample]:
         """Ask once, by driver; a driver the answer does not hold is absent."""
+        ...
+
+
+class BarTable(StrEnum):
+    """Where bars are kept; the value is the table's name."""
+
+    DRIVERS = "regime_price_data_ohlc"
+    MAJORS = "majors_price_data_ohlc"
+    TOKENS = "lowcap_price_data_ohlc"
+
+
+class Stage(StrEnum):
+    """What is derived from what: bars -> rollup, bars -> driver -> trend -> delta."""
+
+    ROLLUP = "rollup"
+    DRIVER = "driver"
+    TREND = "trend"
+    DELTA = "delta"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BarRows:
+    """Bars of one series to be saved, with what a table keeps beside them.
+
+    Parameters
+    ----------
+    bars : Bars of n rows
+    sources : tuple of str, and source_codes : ndarray of shape (n,)
+        Row i came from `sources[source_codes[i]]`; -1 for none (composites).
+    is_final : ndarray of bool, shape (n,)
+    component_count : ndarray of int32, shape (n,), or None
+        Composites only.
+    """
+
+    bars: Bars
+    sources: tuple[str, ...]
+    source_codes: NDArray[np.int64]
+    is_final: NDArray[np.bool_]
+    component_count: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save did: rows written and left alone, and per series the oldest bar that was written (epoch seconds)."""
+
+    written: int
+    unchanged: int
+    first_written_s: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coverage:
+    """What is stored of a series in a window: open times, whether the bar is complete, and where it came from."""
+
+    ts_s: NDArray[np.int64]
+    is_complete: NDArray[np.bool_]
+    source: NDArray[np.object_]
+
+
+class MarkStore(Protocol):
+    """Work to do, kept with the data it follows from (table derivation_marks)."""
+
+    def add(self, stage: Stage, timeframe: Timeframe, first_s: Mapping[str, int]) -> None:
+        """Mark series for derivation from a bar on; an older mark of the same series stays."""
+        ...
+
+    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None) -> dict[str, int]:
+        """Take the marks of a stage: they are locked, and gone when the transaction commits."""
+        ...
+
+
+class BarStore(Protocol):
+    """The price tables and what was wrong with the bars that are not in them. Reads give final bars only."""
+
+    def save(self, table: BarTable, timeframe: Timeframe, rows: Mapping[str, BarRows]) -> Saved:
+        """Upsert bars; equal content writes nothing, and a complete rollup is never replaced by a vendor's bar."""
+        ...
+
+    def remove(self, table: BarTable, timeframe: Timeframe, series: str, from_s: int, keep_ts_s: NDArray[np.int64]) -> int:
+        """Delete the bars of a derived series from `from_s` on that are not in `keep_ts_s`."""
+        ...
+
+    def load_after(self, table: BarTable, timeframe: Timeframe, after_s: Mapping[str, int | None], until_s: int | None = None) -> dict[str, Bars]:
+        """Load the bars of each series with `after` < ts <= `until_s`, oldest first."""
+        ...
+
+    def load_last(self, table: BarTable, timeframe: Timeframe, up_to_s: Mapping[str, int], n: int) -> dict[str, Bars]:
+        """Load the newest n bars of each series with ts <= `up_to`, oldest first."""
+        ...
+
+    def load_newest(self, table: BarTable, timeframe: Timeframe, series: Collection[str]) -> dict[str, int]:
+        """Load the open time of the newest bar of each series that has one."""
+        ...
+
+    def load_coverage(self, table: BarTable, timeframe: Timeframe, series: Collection[str], start_s: int, end_s: int) -> dict[str, Coverage]:
+        """Load what is stored in a window, final or not."""
+        ...
+
+    def load_open_backfills(self, timeframe: Timeframe, requested_after_s: int) -> dict[str, list[tuple[int, int]]]:
+        """Load the windows of backfill requests that are still open and not too old, by series."""
+        ...
+
+    def quarantine(self, series: str, timeframe: Timeframe, source: str, raw: RawBars, reasons: Sequence[str]) -> int:
+        """Keep refused bars with their reasons; returns how many were not known yet."""
+        ...
+
+    def record_gaps(self, timeframe: Timeframe, source: str, gaps_s: Mapping[str, NDArray[np.int64]], window_s: tuple[int, int]) -> int:
+        """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An engine carry as stored, after the bar at `ts_s`."""
+
+    ts_s: int
+    state: bytes
+
+
+class TrendStore(Protocol):
+    """States, events, levels, checkpoints, tapes and the snapshot of each series."""
+
+    def load_checkpoints(self, timeframe: Timeframe, engine_version: str, before_s: Mapping[str, int | None]) -> dict[str, Checkpoint]:
+        """Load the newest checkpoint of each series, older than `before` where that is given."""
+        ...
+
+    def load_tapes(
+        self, timeframe: Timeframe, wanted: Mapping[str, tuple[int, int, Sequence[int]]]
+    ) -> "dict[str, list[TapeChunk]]":
+        """Load tapes: per series (S3 start, last chunk, chunks wanted with their rows); the others come with their extremes only."""
+        ...
+
+    def rewind(self, timeframe: Timeframe, after_s: Mapping[str, int | None]) -> None:
+        """Forget events, level sets and checkpoints after a bar, before the series is replayed from there."""
+        ...
+
+    def save(self, timeframe: Timeframe, engine_version: str, strength_scale: float, advances: "Mapping[str, Advance]") -> Saved:
+        """Upsert states (revision raised where content changed), events and level sets."""
+        ...
+
+    def drop_orphans(self, timeframe: Timeframe, after_s: Mapping[str, int | None]) -> int:
+        """Delete states after a bar whose price bar is gone."""
+        ...
+
+    def save_carries(
+        self, timeframe: Timeframe, engine_version: str, carries: Mapping[str, Sequence[tuple[int, int, bytes, bool]]]
+    ) -> None:
+        """Save checkpoints (ts, bars seen, state, is anchor); older ones that are no anchors go."""
+        ...
+
+    def save_tapes(self, timeframe: Timeframe, chunks: "Sequence[tuple[str, int, TapeChunk]]") -> None:
+        """Save tape chunks (series, S3 start, chunk)."""
+        ...
+
+    def ensure_positions(self, timeframe: Timeframe, tickers: Mapping[str, str]) -> None:
+        """Create the position rows of series that have none: drivers as regime_driver, tokens dormant."""
+        ...
+
+    def save_snapshots(self, timeframe: Timeframe, series: Collection[str]) -> None:
+        """Project the newest state of each series into the `features` of its position row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StateRows:
+    """What the mapper reads of n engine records: row i is of `series[series_code[i]]`; codes as in `trend.record`."""
+
+    series: tuple[str, ...]
+    series_code: NDArray[np.int64]
+    ts_s: NDArray[np.int64]
+    state: NDArray[np.int64]
+    prev_state: NDArray[np.int64]
+    flags: NDArray[np.bool_]
+    immature: NDArray[np.bool_]
+    engine_version: NDArray[np.object_]
+
+
+class RegimeStore(Protocol):
+    """Deltas and bucket memberships."""
+
+    def load_states(self, timeframe: Timeframe, first_s: Mapping[str, int]) -> StateRows:
+        """Load what the mapper reads of each series from a bar on, in the order of the series, then of time."""
+        ...
+
+    def save_deltas(
+        self,
+        timeframe: Timeframe,
+        first_s: Mapping[str, int],
+        states: StateRows,
+        delta_a: NDArray[np.float64],
+        delta_e: NDArray[np.float64],
+    ) -> Saved:
+        """Upsert the deltas of driver states, delete those of bars that have no state any more, and project the newest ones."""
+        ...
+
+    def load_spans(self) -> dict[str, list[BucketSpan]]:
+        """Load all memberships by token series, ascending."""
+        ...
+
+    def save_spans(self, spans: Mapping[str, Sequence[BucketSpan]]) -> int:
+        """Upsert memberships; returns how many rows changed."""
+        ...
+
+
+class Work(Protocol):
+    """One transaction. What is written is there when the block is left without an error, or not at all."""
+
+    @property
+    def marks(self) -> MarkStore:
+        """Work to do."""
+        ...
+
+    @property
+    def bars(self) -> BarStore:
+        """Price tables."""
+        ...
+
+    @property
+    def trend(self) -> TrendStore:
+        """Engine tables."""
+        ...
+
+    @property
+    def regime(self) -> RegimeStore:
+        """Mapper tables."""
+        ...
+
+
+class Stores(Protocol):
+    """Opens transactions on one database."""
+
+    def open(self) -> AbstractContextManager[Work]:
+        """Begin a transaction: commits when left without an error, rolls back otherwise."""
         ...

@@ -21,7 +21,7 @@ from regime_pipeline.market.bars import Bars
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.trend import machine
 from regime_pipeline.trend import record as trend_record
-from regime_pipeline.trend.decay import ADX_MEMORY_BARS, CHUNK_BARS, TAPE_COLUMNS
+from regime_pipeline.trend.decay import ADX_MEMORY_BARS, CHUNK_BARS, T_CLOSE, TAPE_COLUMNS
 from regime_pipeline.trend.machine import IntArray, step_machine
 from regime_pipeline.trend.profile import Constants, Profile
 
@@ -144,9 +144,9 @@ class EngineCarry:
         """T of the running S3 (0 on its start bar); meaningless outside S3."""
         return int(self.trend[machine.K_T])
 
-    def levels_due(self, ts_s: int, timeframe: Timeframe) -> bool:
-        """Tell whether the step on the bar at `ts_s` will rebuild the level set, and so needs the last 1000 closes."""
-        return self.bars_seen + 1 >= ind_record.MIN_BARS and bool(_levels_due(self.trend, ts_s, timeframe.seconds))
+    def levels_due(self, ts_s: int, timeframe: Timeframe, n_bars: int = 1) -> bool:
+        """Tell whether the next `n_bars` bars, the last of them at `ts_s`, will rebuild the level set, and so need earlier closes."""
+        return self.bars_seen + n_bars >= ind_record.MIN_BARS and bool(_levels_due(self.trend, ts_s, timeframe.seconds))
 
     def to_bytes(self) -> bytes:
         """Both carries as little-endian float64, for a checkpoint."""
@@ -190,6 +190,17 @@ class Advance:
     states: FloatArray  # (n, trend.record.N_FIELDS)
     level_sets: LevelSets
 
+    @classmethod
+    def concat(cls, parts: "Sequence[Advance]") -> "Advance":
+        """Join the results of consecutive runs over one series."""
+        sets = [part.level_sets for part in parts]
+        return cls(
+            np.concatenate([part.ts_s for part in parts]),
+            np.concatenate([part.records for part in parts]),
+            np.concatenate([part.states for part in parts]),
+            LevelSets(*(np.concatenate([getattr(each, name) for each in sets]) for name in ("ts_s", "sizes", "rows"))),
+        )
+
 
 class MissingTapeError(StepRefusedError):
     """The step needs a chunk of the uptrend's tape that is not loaded; nothing has changed. Load it and call again."""
@@ -218,8 +229,11 @@ class Tape:
         self.extremes = np.zeros((4, 2))
 
     @classmethod
-    def of_chunks(cls, stored: Sequence[TapeChunk]) -> "Tape":
-        """A tape of which only some chunks are in memory (all of them must be named, with their extremes), ready for the next bar."""
+    def of_chunks(cls, stored: Sequence[TapeChunk], last_bar: int) -> "Tape":
+        """A tape up to bar `last_bar` since the S3 start, of which only some chunks are in memory: the last one among them.
+
+        Every chunk must be named with its extremes. What a chunk holds beyond `last_bar` (a replay starts before it) is passed over.
+        """
         tape = cls()
         n = max((part.chunk for part in stored), default=-1) + 1
         loaded = [part for part in stored if part.data is not None]
@@ -233,6 +247,9 @@ class Tape:
             tape.pool[slot, : len(rows)] = rows
             tape.chunks[part.chunk] = slot
         tape.chunks[n] = len(loaded)
+        last = last_bar // CHUNK_BARS
+        closes = tape.pool[tape.chunks[last], : last_bar % CHUNK_BARS + 1, T_CLOSE]
+        tape.extremes[last] = closes.min(), closes.max()
         return tape
 
     def grow(self) -> None:
@@ -241,6 +258,10 @@ class Tape:
         self.pool = np.concatenate((self.pool, np.zeros((n_chunks, CHUNK_BARS, TAPE_COLUMNS))))
         self.chunks = np.concatenate((self.chunks, np.arange(n_pool, n_pool + n_chunks, dtype=np.int32)))
         self.extremes = np.concatenate((self.extremes, np.zeros((n_chunks, 2))))
+
+    def loaded_chunks(self) -> list[int]:
+        """Chunks whose rows are in memory."""
+        return np.flatnonzero(self.chunks >= 0).tolist()
 
     def stored_chunk(self, chunk: int, last_bar: int) -> TapeChunk:
         """A chunk as it is to be stored: its rows up to bar `last_bar` since the S3 start."""

@@ -183,6 +183,8 @@ create table engine_tape (
     s3_start_ts timestamptz not null,
     chunk       integer not null check (chunk >= 0),
     data        bytea not null,
+    close_min   double precision not null,
+    close_max   double precision not null,
     primary key (series, timeframe, s3_start_ts, chunk)
 );
 alter table engine_tape alter column data set storage external;

@@ -1,0 +1,109 @@
+"""Build the bars of the drivers that are made of others: BTC from its major, ALT and the buckets as composites."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from regime_pipeline.market.bars import Bars
+from regime_pipeline.market.composite import ChainState, CompositeSpec, Membership, build_composite
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.market.universe import Driver, Universe
+from regime_pipeline.ports import BarRows, BarTable, Stage, Work
+from regime_pipeline.services.derivation import driver_series, mark_consequences
+from regime_pipeline.services.tag_buckets import load_memberships
+
+COMPOSITE = "composite"
+
+
+@dataclass(frozen=True, slots=True)
+class DriverRows:
+    """Bars derived for a driver, open time of the last, components in it, and grid times without a bar."""
+
+    rows: int
+    last_s: int | None
+    components: int | None
+    gaps: int
+
+
+@dataclass(slots=True)
+class DriverSummary:
+    """What a build did, all drivers together and each."""
+
+    written: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    drivers: dict[str, DriverRows] = field(default_factory=dict)
+
+
+def build_drivers(work: Work, universe: Universe, timeframe: Timeframe) -> DriverSummary:
+    """Derive the marked drivers of a timeframe from the bars of their components.
+
+    A changed component bar at S re-derives the chain from S on, so that stored composites always equal a rebuild.
+    """
+    summary = DriverSummary()
+    derived = [driver for driver in universe.drivers if driver.kind != "dominance"]
+    marked = work.marks.take(Stage.DRIVER, timeframe, [driver_series(driver.name) for driver in derived])
+    memberships = load_memberships(work, universe) if marked else {}
+    for driver in derived:
+        series = driver_series(driver.name)
+        if series not in marked:
+            continue
+        from_s = marked[series]
+        removed = 0
+        if driver.kind == "major":
+            rows, gaps_s = _copy_major(work, universe, driver, timeframe, from_s), np.empty(0, dtype=np.int64)
+        else:
+            rows, gaps_s = _build_composite(work, universe, driver, timeframe, from_s, memberships.get(driver.name))
+            removed = work.bars.remove(BarTable.DRIVERS, timeframe, series, from_s, rows.bars.ts_s)
+            summary.removed += removed
+            end_s = int(rows.bars.ts_s[-1]) + timeframe.seconds if len(rows.bars) else from_s
+            work.bars.record_gaps(timeframe, COMPOSITE, {series: gaps_s}, (from_s, max([end_s, *(gaps_s + 1).tolist()[-1:]])))
+        saved = work.bars.save(BarTable.DRIVERS, timeframe, {series: rows})
+        changed = dict(saved.first_written_s)
+        if removed:  # the bar after a removed one steps from another
+            changed[series] = from_s
+        mark_consequences(work, universe, BarTable.DRIVERS, timeframe, changed)
+        summary.written += saved.written
+        summary.unchanged += saved.unchanged
+        n = len(rows.bars)
+        components = None if rows.component_count is None or not n else int(rows.component_count[-1])
+        summary.drivers[driver.name] = DriverRows(n, int(rows.bars.ts_s[-1]) if n else None, components, len(gaps_s))
+    return summary
+
+
+def _copy_major(work: Work, universe: Universe, driver: Driver, timeframe: Timeframe, from_s: int) -> BarRows:
+    series = universe.major(driver.components[0]).series
+    bars = work.bars.load_after(BarTable.MAJORS, timeframe, {series: from_s - 1}).get(series, Bars.empty())
+    n = len(bars)
+    return BarRows(bars, (series,), np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.bool_))
+
+
+def _build_composite(
+    work: Work, universe: Universe, driver: Driver, timeframe: Timeframe, from_s: int, membership: Membership | None
+) -> tuple[BarRows, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Extend the chain from its last bar before `from_s`, or build it from the first component bar there is."""
+    table = BarTable.MAJORS if driver.kind == "composite" else BarTable.TOKENS
+    names = [universe.major(contract).series for contract in driver.components] if driver.kind == "composite" else list(membership or {})
+    own = driver_series(driver.name)
+    before = work.bars.load_last(BarTable.DRIVERS, timeframe, {own: from_s - 1}, 1).get(own)
+    start = ChainState(int(before.ts_s[-1]), float(before.close[-1])) if before is not None else None
+    components = _load_components(work, table, timeframe, names, start)
+    spec = CompositeSpec(timeframe, driver.min_components, driver.hl_mode, driver.method)
+    result = build_composite(components, membership, spec, start)
+    keep = result.bars.ts_s >= from_s
+    n = int(keep.sum())
+    rows = BarRows(result.bars[keep], (), np.full(n, -1, dtype=np.int64), np.ones(n, dtype=np.bool_), result.component_count[keep])
+    return rows, result.gaps_s[result.gaps_s >= from_s]
+
+
+def _load_components(
+    work: Work, table: BarTable, timeframe: Timeframe, names: list[str], start: ChainState | None
+) -> Mapping[str, Bars]:
+    """Bars of the components after the chain's last bar, each with the bar before that its first relative needs."""
+    if start is None:
+        return work.bars.load_after(table, timeframe, dict.fromkeys(names))
+    anchors = work.bars.load_last(table, timeframe, dict.fromkeys(names, start.ts_s), 1)
+    fresh = work.bars.load_after(table, timeframe, dict.fromkeys(names, start.ts_s))
+    parts = {name: [found[name] for found in (anchors, fresh) if name in found] for name in names}
+    return {name: Bars.concat(bars) for name, bars in parts.items() if bars}

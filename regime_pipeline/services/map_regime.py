@@ -1,0 +1,30 @@
+"""Map the states of the drivers to raw deltas of appetite and exit eagerness."""
+
+from dataclasses import dataclass, field
+
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.ports import Stage, Work
+from regime_pipeline.regime.mapper import map_states
+
+
+@dataclass(slots=True)
+class MapSummary:
+    """Rows written and found equal, and the newest row of each driver that was mapped: (ts, delta A, delta E)."""
+
+    written: int = 0
+    unchanged: int = 0
+    last: dict[str, tuple[int, float, float]] = field(default_factory=dict)
+
+
+def map_regime(work: Work, timeframe: Timeframe) -> MapSummary:
+    """Map every marked driver of a timeframe from the oldest changed state on; each row depends on its own state row alone."""
+    marked = work.marks.take(Stage.DELTA, timeframe)
+    if not marked:
+        return MapSummary()
+    states = work.regime.load_states(timeframe, marked)
+    delta_a, delta_e = map_states(states.prev_state, states.state, states.flags, states.immature)
+    saved = work.regime.save_deltas(timeframe, marked, states, delta_a, delta_e)
+    summary = MapSummary(saved.written, saved.unchanged)
+    for row, code in enumerate(states.series_code.tolist()):  # ascending in time, so the newest of each stays
+        summary.last[states.series[code].partition(":")[2]] = (int(states.ts_s[row]), float(delta_a[row]), float(delta_e[row]))
+    return summary

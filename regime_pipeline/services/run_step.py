@@ -1,0 +1,79 @@
+"""The steps of a regime timeframe in their order: what a Dagster job runs as assets and a replay runs as a loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.market.universe import Universe
+from regime_pipeline.ports import BarSource, Stores
+from regime_pipeline.services.advance_trend import Progress, TrendSummary, advance_trend
+from regime_pipeline.services.build_drivers import DriverSummary, build_drivers
+from regime_pipeline.services.ingest_bars import IngestSummary, ingest_bars
+from regime_pipeline.services.map_regime import MapSummary, map_regime
+from regime_pipeline.services.tag_buckets import TagSummary, tag_buckets
+from regime_pipeline.services.window import Window
+
+JOB_TIMEFRAMES: Final = {
+    Timeframe.M1: (Timeframe.M1, Timeframe.M5, Timeframe.M15),
+    Timeframe.H1: (Timeframe.H1, Timeframe.H4),
+    Timeframe.D1: (Timeframe.D1,),
+}
+"""Timeframes a job keeps up to date: its regime's own, and the execution timeframes that close with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSummary:
+    """What each step of a run did, by timeframe."""
+
+    ingest: dict[Timeframe, IngestSummary]
+    tags: TagSummary | None
+    drivers: DriverSummary
+    trend: dict[Timeframe, TrendSummary]
+    deltas: MapSummary
+
+
+def timeframes_in_use(universe: Universe, timeframe: Timeframe) -> tuple[Timeframe, ...]:
+    """Timeframes of a job that some series has: the regime's own always, others when a token trades on them."""
+    traded = {each for token in universe.tokens for each in token.timeframes}
+    return tuple(each for each in JOB_TIMEFRAMES[timeframe] if each is timeframe or each in traded)
+
+
+def run_timeframe(
+    stores: Stores,
+    source: BarSource,
+    universe: Universe,
+    timeframe: Timeframe,
+    window: Window,
+    now_s: int,
+    progress: Progress | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> StepSummary:
+    """Run ingest, (daily: bucket tagging,) drivers, trend and mapper, each in its own transaction.
+
+    A run that dies between two of them leaves the marks of what is to do: the next run does it.
+    """
+    say = on_step or (lambda _: None)
+    in_use = timeframes_in_use(universe, timeframe)
+    ingest: dict[Timeframe, IngestSummary] = {}
+    for each in in_use:
+        say(f"bars {each}")
+        with stores.open() as work:
+            ingest[each] = ingest_bars(work, source, universe, each, window, now_s)
+    tags = None
+    if timeframe is Timeframe.D1:
+        say("buckets")
+        with stores.open() as work:
+            tags = tag_buckets(work, source, universe, window)
+    say(f"drivers {timeframe}")
+    with stores.open() as work:
+        drivers = build_drivers(work, universe, timeframe)
+    trend: dict[Timeframe, TrendSummary] = {}
+    for each in in_use:
+        say(f"trend {each}")
+        with stores.open() as work:
+            trend[each] = advance_trend(work, universe, each, progress=progress)
+    say(f"deltas {timeframe}")
+    with stores.open() as work:
+        deltas = map_regime(work, timeframe)
+    return StepSummary(ingest, tags, drivers, trend, deltas)
