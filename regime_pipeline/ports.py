@@ -150,7 +150,9 @@ class BarStore(Protocol):
         """Delete the bars of a derived series from `from_s` on that are not in `keep_ts_s`."""
         ...
 
-    def load_after(self, table: BarTable, timeframe: Timeframe, after_s: Mapping[str, int | None], until_s: int | None = None) -> dict[str, Bars]:
+    def load_after(
+        self, table: BarTable, timeframe: Timeframe, after_s: Mapping[str, int | None], until_s: int | None = None
+    ) -> dict[str, Bars]:
         """Load the bars of each series with `after` < ts <= `until_s`, oldest first."""
         ...
 
@@ -162,7 +164,9 @@ class BarStore(Protocol):
         """Load the open time of the newest bar of each series that has one."""
         ...
 
-    def load_coverage(self, table: BarTable, timeframe: Timeframe, series: Collection[str], start_s: int, end_s: int) -> dict[str, Coverage]:
+    def load_coverage(
+        self, table: BarTable, timeframe: Timeframe, series: Collection[str], start_s: int, end_s: int
+    ) -> dict[str, Coverage]:
         """Load what is stored in a window, final or not."""
         ...
 
@@ -194,9 +198,7 @@ class TrendStore(Protocol):
         """Load the newest checkpoint of each series, older than `before` where that is given."""
         ...
 
-    def load_tapes(
-        self, timeframe: Timeframe, wanted: Mapping[str, tuple[int, int, Sequence[int]]]
-    ) -> "dict[str, list[TapeChunk]]":
+    def load_tapes(self, timeframe: Timeframe, wanted: Mapping[str, tuple[int, int, Sequence[int]]]) -> "dict[str, list[TapeChunk]]":
         """Load tapes: per series (S3 start, last chunk, chunks wanted with their rows); the others come with their extremes only."""
         ...
 
@@ -245,8 +247,59 @@ class StateRows:
     engine_version: NDArray[np.object_]
 
 
+@dataclass(frozen=True, slots=True)
+class BoardRow:
+    """The newest state of a driver on a timeframe, with the deltas the mapper made of it; times are bar opens, epoch seconds."""
+
+    driver: str
+    timeframe: Timeframe
+    ts_s: int
+    state: str
+    prev_state: str | None
+    since_s: int
+    price: float
+    flags: tuple[str, ...]
+    delta_a_raw: float | None
+    delta_e_raw: float | None
+    immature: bool
+    bars_seen: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StateHistory:
+    """States of one series over n bars: price, state code, and flags by name, each of shape (n,)."""
+
+    ts_s: NDArray[np.int64]
+    price: NDArray[np.float64]
+    state: NDArray[np.int64]
+    flags: Mapping[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeltaHistory:
+    """Deltas of one driver on one timeframe over n bars, with what a lever judges a channel by."""
+
+    ts_s: NDArray[np.int64]
+    state: NDArray[np.int64]
+    immature: NDArray[np.bool_]
+    delta_a_raw: NDArray[np.float64]
+    delta_e_raw: NDArray[np.float64]
+
+
 class RegimeStore(Protocol):
     """Deltas and bucket memberships."""
+
+    def load_board(self, now_s: int) -> list[BoardRow]:
+        """Load the newest row of every driver and regime timeframe whose bar has ended at `now_s`."""
+        ...
+
+    def load_history(self, series: str, timeframe: Timeframe, start_s: int, end_s: int) -> StateHistory:
+        """Load the states of a series with bar opens in [start, end)."""
+        ...
+
+    def load_deltas(self, driver: str, timeframe: Timeframe, start_s: int, end_s: int) -> DeltaHistory:
+        """Load the deltas of a driver with bar opens in [start, end)."""
+        ...
 
     def load_states(self, timeframe: Timeframe, first_s: Mapping[str, int]) -> StateRows:
         """Load what the mapper reads of each series from a bar on, in the order of the series, then of time."""

@@ -202,7 +202,16 @@ def step_volume_z(carry: FloatArray, n: int, volume: float) -> float:
 
 @kernel
 def step_indicators(
-    carry: FloatArray, ts_s: int, high: float, low: float, close: float, volume: float, bar_s: int, eps: float, rsi_flat: float, out: FloatArray
+    carry: FloatArray,
+    ts_s: int,
+    high: float,
+    low: float,
+    close: float,
+    volume: float,
+    bar_s: int,
+    eps: float,
+    rsi_flat: float,
+    out: FloatArray,
 ) -> None:
     """Advance the carry by one closed bar and write its record.
 

@@ -190,7 +190,7 @@ def _advance_loading(work: Work, timeframe: Timeframe, task: _Task, bars: Bars, 
             advance = task.engine.advance(bars, closes_before)
             break
         except MissingTapeError as missing:
-            assert start_s is not None  # noqa: S101 - only a running uptrend has a tape to miss
+            assert start_s is not None
             wanted = {*task.engine.tape.loaded_chunks(), missing.chunk}
             stored = work.trend.load_tapes(timeframe, {task.series: (start_s, t // CHUNK_BARS, sorted(wanted))})
             task.engine.tape = Tape.of_chunks(stored[task.series], t)
@@ -215,9 +215,7 @@ def _piece_ends(bars: Bars, timeframe: Timeframe) -> list[int]:
 
 def _tapes_of(tasks: list[_Task]) -> list[tuple[str, int, TapeChunk]]:
     """Chunks to store. Only an uptrend that holds a checkpoint needs any: one that began and ended between two leaves none."""
-    return [
-        (task.series, start_s, chunk) for task in tasks for start_s, chunks in task.tapes.items() for chunk in chunks.values()
-    ]
+    return [(task.series, start_s, chunk) for task in tasks for start_s, chunks in task.tapes.items() for chunk in chunks.values()]
 
 
 def _summarise(summary: TrendSummary, tasks: list[_Task], advances: Mapping[str, Advance], written: int, unchanged: int) -> None:

@@ -97,9 +97,7 @@ def _build_composite(
     return rows, result.gaps_s[result.gaps_s >= from_s]
 
 
-def _load_components(
-    work: Work, table: BarTable, timeframe: Timeframe, names: list[str], start: ChainState | None
-) -> Mapping[str, Bars]:
+def _load_components(work: Work, table: BarTable, timeframe: Timeframe, names: list[str], start: ChainState | None) -> Mapping[str, Bars]:
     """Bars of the components after the chain's last bar, each with the bar before that its first relative needs."""
     if start is None:
         return work.bars.load_after(table, timeframe, dict.fromkeys(names))

@@ -53,7 +53,9 @@ def mark_consequences(work: Work, universe: Universe, table: BarTable, timeframe
         return
     in_use = bar_timeframes(universe, table)
     for parent, child in CHILD.items():
-        rolled = {series: parent.floor(first) for series, first in first_s.items() if child is timeframe and parent in in_use.get(series, ())}
+        rolled = {
+            series: parent.floor(first) for series, first in first_s.items() if child is timeframe and parent in in_use.get(series, ())
+        }
         if rolled:
             work.marks.add(Stage.ROLLUP, parent, rolled)
     if table is BarTable.DRIVERS:

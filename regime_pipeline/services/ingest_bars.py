@@ -63,9 +63,7 @@ class _Feed:
         return source.fetch_bars(self.venue, self.symbol, timeframe, start_s, end_s)
 
 
-def ingest_bars(
-    work: Work, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int
-) -> IngestSummary:
+def ingest_bars(work: Work, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int) -> IngestSummary:
     """Write the closed bars of a window for majors, tokens and dominances, and mark what follows from the changes.
 
     Parameters
@@ -116,7 +114,7 @@ def _spans(
     step = timeframe.seconds
     if not window.live:
         start_s = -(-window.start_s // step) * step
-        return {name: ((start_s, end_s), None) for name in series} if start_s < end_s else {}
+        return dict.fromkeys(series, ((start_s, end_s), None)) if start_s < end_s else {}
     newest = work.bars.load_newest(table, timeframe, series)
     reach_s = end_s - LIVE_REACH_BARS * step
     starts = {name: max(reach_s, newest.get(name, window.start_s) - (LIVE_LOOKBACK_BARS - 1) * step) for name in series}
@@ -162,9 +160,7 @@ def _fetch(
     return BarRows(taken, tuple(feed.venue for feed in feeds), codes, np.ones(len(taken), dtype=np.bool_))
 
 
-def _believed(
-    work: Work, series: str, venue: str, timeframe: Timeframe, raw: RawBars, now_s: int, summary: IngestSummary
-) -> Bars:
+def _believed(work: Work, series: str, venue: str, timeframe: Timeframe, raw: RawBars, now_s: int, summary: IngestSummary) -> Bars:
     """Keep the valid bars of a delivery; forming bars are dropped, the others go to the quarantine with their reason."""
     verdict = check_bars(raw, timeframe, now_s)
     refused = [row for row, reason in verdict.bad.items() if reason is not BarReason.STILL_OPEN]

@@ -294,7 +294,9 @@ class GivenLevels:
 class SeriesEngine:
     """Steps one series. `closes_before` must hold the (up to 999) closes before the first bar of an advance that rebuilds levels."""
 
-    def __init__(self, timeframe: Timeframe, profile: Profile, *, bootstrap_s3: bool, carry: EngineCarry | None = None, tape: Tape | None = None) -> None:
+    def __init__(
+        self, timeframe: Timeframe, profile: Profile, *, bootstrap_s3: bool, carry: EngineCarry | None = None, tape: Tape | None = None
+    ) -> None:
         self.timeframe = timeframe
         self.profile = profile
         self.bootstrap_s3 = bootstrap_s3
@@ -370,10 +372,12 @@ class SeriesEngine:
     def _refuse_unordered(self, ts_s: NDArray[np.int64]) -> None:
         last = self.carry.last_ts_s
         if ts_s.size and last is not None and ts_s[0] <= last:
-            raise StepRefusedError(f"bar ts was {int(ts_s[0])}, the newest consumed bar is {last}: ts must advance; state kept, replay from a checkpoint")
+            msg = f"bar ts was {int(ts_s[0])}, the newest consumed bar is {last}: ts must advance; state kept, replay from a checkpoint"
+            raise StepRefusedError(msg)
         if ts_s.size > 1 and (np.diff(ts_s) <= 0).any():
             at = int(np.argmax(np.diff(ts_s) <= 0)) + 1
-            raise StepRefusedError(f"bar ts was {int(ts_s[at])} after {int(ts_s[at - 1])}: bars must be in order, each ts once; state kept")
+            msg = f"bar ts was {int(ts_s[at])} after {int(ts_s[at - 1])}: bars must be in order, each ts once; state kept"
+            raise StepRefusedError(msg)
 
 
 @kernel

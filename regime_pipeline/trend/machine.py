@@ -148,7 +148,9 @@ def next_state(state: int, rec: FloatArray, bootstrap_s3: bool) -> int:
 
 
 @kernel
-def _entry_test(rec: FloatArray, ts: float, levels: FloatArray, n: int, anchor: float, halo: float, slope_ok: bool, k: Constants, out: FloatArray) -> bool:
+def _entry_test(
+    rec: FloatArray, ts: float, levels: FloatArray, n: int, anchor: float, halo: float, slope_ok: bool, k: Constants, out: FloatArray
+) -> bool:
     """Zone, slope and gate of a buy test, all recorded; True when all three hold."""
     boost = level_boost(anchor, rec[I_ATR], levels, n, k)
     zone = abs(rec[I_PRICE] - anchor) <= halo * rec[I_ATR]

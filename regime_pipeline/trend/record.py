@@ -13,7 +13,19 @@ REBUY_SOURCES: Final = ("rebuy_s2_retest", "rebuy_dx", "rebuy_reclaim")
 EXIT_REASONS: Final = ("s1_to_s0_bearish_order", "all_emas_below_333")
 """Code 0 and 1 in the row's `exit_reason`."""
 
-SCORES: Final = ("ts_score", "ts_with_boost", "sr_boost", "ox", "dx", "edx", "edx_slow", "edx_struct", "edx_part", "edx_comp", "dx_threshold")
+SCORES: Final = (
+    "ts_score",
+    "ts_with_boost",
+    "sr_boost",
+    "ox",
+    "dx",
+    "edx",
+    "edx_slow",
+    "edx_struct",
+    "edx_part",
+    "edx_comp",
+    "dx_threshold",
+)
 DIAGNOSTICS: Final = ("anchor", "halo", "entry_zone_ok", "slope_ok", "ts_ok", "near_sr", "nearest_level_price", "nearest_level_strength")
 
 FIELDS: Final[tuple[str, ...]] = (

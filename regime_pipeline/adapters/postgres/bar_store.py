@@ -64,7 +64,8 @@ class PostgresBars:
         """Load the bars of each series with `after` < ts <= `until_s`, oldest first."""
         query = sql.SQL(
             "select k.n::int4 as n, {columns} from {wanted} cross join lateral ("
-            "select * from {table} as b where {join} and b.timeframe = %s and b.is_final and b.timestamp > k.bound and b.timestamp <= to_timestamp(%s)"
+            "select * from {table} as b where {join} and b.timeframe = %s and b.is_final and b.timestamp > k.bound and"
+            " b.timestamp <= to_timestamp(%s)"
             " order by b.timestamp) as b order by k.n, b.timestamp"
         ).format(columns=_BAR_COLUMNS, wanted=_wanted(table), table=sql.Identifier(table.value), join=_join(table))
         far = 32503680000 if until_s is None else until_s
@@ -86,9 +87,7 @@ class PostgresBars:
         keys = [split_series(name) for name in series]
         columns = bulk.fetch_columns(self._conn, query, (*([list(part) for part in zip(*keys, strict=True)]), list(bounds), *params))
         starts = np.searchsorted(columns["n"], np.arange(1, len(series) + 2))
-        bars = Bars(
-            columns["timestamp"], *(columns[name] for name in _PRICES), bars_used=columns["bars_used"], expected_bars=columns["expected_bars"]
-        )
+        bars = Bars(*(columns[name] for name in ("timestamp", *_PRICES, "bars_used", "expected_bars")))
         return {name: bars[starts[i] : starts[i + 1]] for i, name in enumerate(series) if starts[i + 1] > starts[i]}
 
     def load_newest(self, table: BarTable, timeframe: Timeframe, series: Collection[str]) -> dict[str, int]:
@@ -113,7 +112,8 @@ class PostgresBars:
         names = list(series)
         query = sql.SQL(
             "select k.n::int4 as n, b.timestamp, b.bars_used = b.expected_bars as complete, coalesce(b.source, '') as source"
-            " from {wanted} join {table} as b on {join} and b.timeframe = %s and b.timestamp >= to_timestamp(%s) and b.timestamp < to_timestamp(%s)"
+            " from {wanted} join {table} as b on {join} and b.timeframe = %s and b.timestamp >= to_timestamp(%s) and"
+            " b.timestamp < to_timestamp(%s)"
             " order by k.n, b.timestamp"
         ).format(wanted=_wanted(table), table=sql.Identifier(table.value), join=_join(table))
         keys = [split_series(name) for name in names]
@@ -148,7 +148,7 @@ class PostgresBars:
         raw, reasons = raw[keep], [reasons[i] for i in keep]
         finite = [np.where(np.isfinite(column), column, np.nan) for column in (raw.open, raw.high, raw.low, raw.close, raw.volume)]
         n = len(raw)
-        columns = {
+        columns: dict[str, bulk.Column] = {
             "series": bulk.constant(series, n),
             "timeframe": bulk.constant(timeframe.value, n),
             "timestamp": bulk.timestamptz(raw.ts_s),
@@ -158,9 +158,7 @@ class PostgresBars:
         }
         return bulk.upsert(self._conn, "bar_quarantine", columns, ("series", "timeframe", "timestamp", "source", "reason")).inserted
 
-    def record_gaps(
-        self, timeframe: Timeframe, source: str, gaps_s: Mapping[str, NDArray[np.int64]], window_s: tuple[int, int]
-    ) -> int:
+    def record_gaps(self, timeframe: Timeframe, source: str, gaps_s: Mapping[str, NDArray[np.int64]], window_s: tuple[int, int]) -> int:
         """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window."""
         if not gaps_s:
             return 0
@@ -174,7 +172,7 @@ class PostgresBars:
             " and (series, timestamp) not in (select s, to_timestamp(t) from unnest(%s::text[], %s::float8[]) as still (s, t))",
             (timeframe.value, names, source, *window_s, [names[i] for i in code], ts_s.tolist()),
         )
-        columns = {
+        columns: dict[str, bulk.Column] = {
             "series": bulk.text(code, names),
             "timeframe": bulk.constant(timeframe.value, n),
             "timestamp": bulk.timestamptz(ts_s),
@@ -196,9 +194,7 @@ def _bar_columns(table: BarTable, timeframe: Timeframe, rows: Mapping[str, BarRo
     lookup = [np.array([sources.index(source) for source in part.sources] + [-1]) for part in parts]
     source_codes = np.concatenate([table_[part.source_codes] for table_, part in zip(lookup, parts, strict=True)])
     keys = [split_series(name) for name in names]
-    columns: dict[str, bulk.Column] = {
-        name: bulk.text(code, [key[at] for key in keys]) for at, name in enumerate(KEY_COLUMNS[table])
-    }
+    columns: dict[str, bulk.Column] = {name: bulk.text(code, [key[at] for key in keys]) for at, name in enumerate(KEY_COLUMNS[table])}
     columns |= {
         "timeframe": bulk.constant(timeframe.value, len(bars)),
         "timestamp": bulk.timestamptz(bars.ts_s),
@@ -213,7 +209,10 @@ def _bar_columns(table: BarTable, timeframe: Timeframe, rows: Mapping[str, BarRo
         "source": bulk.text(source_codes, sources),
     }
     if table is BarTable.DRIVERS:
-        counts = [np.full(n, -1, dtype=np.int32) if part.component_count is None else part.component_count for n, part in zip(n_each, parts, strict=True)]
+        counts = [
+            np.full(n, -1, dtype=np.int32) if part.component_count is None else part.component_count
+            for n, part in zip(n_each, parts, strict=True)
+        ]
         count = np.concatenate(counts)
         columns["component_count"] = bulk.int4(count, null=count < 0)
     return columns
@@ -228,9 +227,10 @@ def _wanted(table: BarTable) -> sql.Composable:
     names = KEY_COLUMNS[table]
     lists = sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(names))
     keys = sql.SQL(", ").join(sql.Identifier(name) for name in names)
-    return sql.SQL("(select {keys}, to_timestamp(bound_s) as bound, n from unnest({lists}, %s::float8[]) with ordinality as w ({keys}, bound_s, n)) as k").format(
-        keys=keys, lists=lists
-    )
+    return sql.SQL(
+        "(select {keys}, to_timestamp(bound_s) as bound, n from unnest({lists}, %s::float8[]) with ordinality as w"
+        " ({keys}, bound_s, n)) as k"
+    ).format(keys=keys, lists=lists)
 
 
 def _join(table: BarTable) -> sql.Composable:

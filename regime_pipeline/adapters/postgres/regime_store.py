@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg.rows import dict_row
 
 from regime_pipeline.adapters.postgres import bulk
 from regime_pipeline.adapters.postgres.series import join_series, split_series
 from regime_pipeline.market.buckets import BucketSpan
-from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import BarTable, Saved, StateRows
+from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
+from regime_pipeline.ports import BarTable, BoardRow, DeltaHistory, Saved, StateHistory, StateRows
+from regime_pipeline.regime.drivers import DRIVER_NAMES
 from regime_pipeline.trend.record import FLAGS, STATES
 
 FloatArray = NDArray[np.float64]
@@ -22,14 +24,55 @@ class PostgresRegime:
     def __init__(self, conn: psycopg.Connection) -> None:
         self._conn = conn
 
+    def load_board(self, now_s: int) -> list[BoardRow]:
+        """Load the newest row of every driver and regime timeframe whose bar has ended at `now_s`."""
+        cells = [(driver, timeframe.value, now_s - timeframe.seconds) for driver in DRIVER_NAMES for timeframe in REGIME_TIMEFRAMES]
+        rows = self._conn.cursor(row_factory=dict_row).execute(
+            "select w.driver, w.timeframe, extract(epoch from s.ts)::bigint as ts_s, s.state, s.prev_state,"
+            " extract(epoch from s.state_since_ts)::bigint as since_s, s.price, s.buy, s.rebuy, s.trim, s.emergency_exit,"
+            " s.reclaimed_ema333, s.exit_position, d.delta_a_raw, d.delta_e_raw, s.immature, s.bars_seen"
+            " from unnest(%s::text[], %s::text[], %s::float8[]) as w (driver, timeframe, last_s)"
+            " cross join lateral (select * from uptrend_states as s where s.series = 'regime:' || w.driver and s.timeframe = w.timeframe"
+            " and s.ts <= to_timestamp(w.last_s) order by s.ts desc limit 1) as s"
+            " left join regime_deltas as d on d.driver = w.driver and d.timeframe = w.timeframe and d.ts = s.ts",
+            [list(column) for column in zip(*cells, strict=True)],
+        )
+        board = []
+        for row in rows:
+            flags = tuple(name for name in FLAGS if row.pop(name))
+            board.append(BoardRow(timeframe=Timeframe(row.pop("timeframe")), flags=flags, **row))
+        return board
+
+    def load_history(self, series: str, timeframe: Timeframe, start_s: int, end_s: int) -> StateHistory:
+        """Load the states of a series with bar opens in [start, end)."""
+        rows = bulk.fetch_columns(
+            self._conn,
+            "select ts, price, state, buy, rebuy, trim, emergency_exit, reclaimed_ema333, exit_position from uptrend_states"
+            " where series = %s and timeframe = %s and ts >= to_timestamp(%s) and ts < to_timestamp(%s) order by ts",
+            (series, timeframe.value, start_s, end_s),
+        )
+        return StateHistory(rows["ts"], rows["price"], _state_codes(rows["state"]), {name: rows[name] for name in FLAGS})
+
+    def load_deltas(self, driver: str, timeframe: Timeframe, start_s: int, end_s: int) -> DeltaHistory:
+        """Load the deltas of a driver with bar opens in [start, end)."""
+        rows = bulk.fetch_columns(
+            self._conn,
+            "select ts, state, immature, delta_a_raw, delta_e_raw from regime_deltas"
+            " where driver = %s and timeframe = %s and ts >= to_timestamp(%s) and ts < to_timestamp(%s) order by ts",
+            (driver, timeframe.value, start_s, end_s),
+        )
+        return DeltaHistory(rows["ts"], _state_codes(rows["state"]), rows["immature"], rows["delta_a_raw"], rows["delta_e_raw"])
+
     def load_states(self, timeframe: Timeframe, first_s: Mapping[str, int]) -> StateRows:
         """Load what the mapper reads of each series from a bar on, in the order of the series, then of time."""
         names = list(first_s)
         rows = bulk.fetch_columns(
             self._conn,
-            "select w.n::int4 as n, s.ts, s.state, s.prev_state, s.buy, s.rebuy, s.trim, s.emergency_exit, s.reclaimed_ema333, s.exit_position,"
+            "select w.n::int4 as n, s.ts, s.state, s.prev_state, s.buy, s.rebuy, s.trim, s.emergency_exit,"
+            " s.reclaimed_ema333, s.exit_position,"
             " s.immature, s.engine_version from unnest(%s::text[], %s::float8[]) with ordinality as w (series, first_s, n)"
-            " join uptrend_states as s on s.series = w.series and s.timeframe = %s and s.ts >= to_timestamp(w.first_s) order by w.n, s.ts",
+            " join uptrend_states as s on s.series = w.series and s.timeframe = %s and s.ts >= to_timestamp(w.first_s)"
+            " order by w.n, s.ts",
             (names, list(first_s.values()), timeframe.value),
         )
         return StateRows(
@@ -43,7 +86,9 @@ class PostgresRegime:
             engine_version=rows["engine_version"],
         )
 
-    def save_deltas(self, timeframe: Timeframe, first_s: Mapping[str, int], states: StateRows, delta_a: FloatArray, delta_e: FloatArray) -> Saved:
+    def save_deltas(
+        self, timeframe: Timeframe, first_s: Mapping[str, int], states: StateRows, delta_a: FloatArray, delta_e: FloatArray
+    ) -> Saved:
         """Upsert the deltas of driver states, delete those of bars that have no state any more, and project the newest ones."""
         drivers = [split_series(name)[0] for name in states.series]
         self._drop_deltas(timeframe, dict(zip(drivers, first_s.values(), strict=True)))
@@ -76,7 +121,8 @@ class PostgresRegime:
         """Project the newest delta of each driver into the `features` of its position row."""
         self._conn.execute(
             "update lowcap_positions as p set features = p.features || f.features from unnest(%s::text[]) as w (driver)"
-            " cross join lateral (select * from delta_features as d where d.driver = w.driver and d.timeframe = %s order by d.ts desc limit 1) as f"
+            " cross join lateral (select * from delta_features as d where d.driver = w.driver and d.timeframe = %s order"
+            " by d.ts desc limit 1) as f"
             " where (p.token_contract, p.token_chain, p.timeframe) = (w.driver, 'regime', %s) and not p.features @> f.features",
             (list(drivers), timeframe.value, timeframe.value),
         )
@@ -84,7 +130,8 @@ class PostgresRegime:
     def load_spans(self) -> dict[str, list[BucketSpan]]:
         """Load all memberships by token series, ascending."""
         rows = self._conn.execute(
-            "select token_contract, chain, extract(epoch from valid_from)::bigint, extract(epoch from valid_to)::bigint, bucket, market_cap_usd,"
+            "select token_contract, chain, extract(epoch from valid_from)::bigint, extract(epoch from valid_to)::bigint,"
+            " bucket, market_cap_usd,"
             " extract(epoch from as_of)::bigint from token_cap_bucket order by token_contract, chain, valid_from"
         )
         spans: dict[str, list[BucketSpan]] = {}
@@ -99,7 +146,7 @@ class PostgresRegime:
         if not flat:
             return 0
         ends = np.array([span.valid_to_s or 0 for _, span in flat])
-        columns = {
+        columns: dict[str, bulk.Column] = {
             "token_contract": bulk.texts([key[0] for key, _ in flat]),
             "chain": bulk.texts([key[1] for key, _ in flat]),
             "valid_from": bulk.timestamptz([span.valid_from_s for _, span in flat]),

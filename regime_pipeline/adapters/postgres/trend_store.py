@@ -1,6 +1,6 @@
 """What the engine says and remembers, in Postgres: states, events, levels, checkpoints, tapes and snapshots."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -52,7 +52,8 @@ class PostgresTrend:
         rows = self._conn.execute(
             "select t.series, t.chunk, case when p.chunk is not null then t.data end, t.close_min, t.close_max"
             " from unnest(%s::text[], %s::float8[], %s::int[]) as w (series, start_s, last_chunk)"
-            " join engine_tape as t on t.series = w.series and t.timeframe = %s and t.s3_start_ts = to_timestamp(w.start_s) and t.chunk <= w.last_chunk"
+            " join engine_tape as t on t.series = w.series and t.timeframe = %s and t.s3_start_ts ="
+            " to_timestamp(w.start_s) and t.chunk <= w.last_chunk"
             " left join unnest(%s::text[], %s::int[]) as p (series, chunk) on p.series = t.series and p.chunk = t.chunk"
             " order by t.series, t.chunk",
             (
@@ -74,7 +75,8 @@ class PostgresTrend:
         params = _bounds(timeframe, after_s)
         for table, column in (("uptrend_state_events", "ts"), ("sr_levels", "built_ts"), ("engine_checkpoints", "ts")):
             self._conn.execute(
-                f"delete from {table} as t using unnest(%s::text[], %s::float8[]) as w (series, after_s)"  # noqa: S608 - names from the line above
+                f"delete from {table} as t using unnest(%s::text[], %s::float8[]) as w (series,"
+                f" after_s)"
                 f" where t.series = w.series and t.timeframe = %s and t.{column} > to_timestamp(w.after_s)",
                 params,
             )
@@ -98,7 +100,9 @@ class PostgresTrend:
         count = bulk.upsert(self._conn, "uptrend_states", columns, _STATE_KEY, bump_revision=True)
         self._save_events(timeframe, engine_version, advances)
         self._save_levels(timeframe, strength_scale, advances)
-        return Saved(count.inserted + count.updated, count.unchanged, {series: int(advance.ts_s[0]) for series, advance in advances.items()})
+        return Saved(
+            count.inserted + count.updated, count.unchanged, {series: int(advance.ts_s[0]) for series, advance in advances.items()}
+        )
 
     def _save_events(self, timeframe: Timeframe, engine_version: str, advances: Mapping[str, Advance]) -> None:
         code, ts_s, rows = _stack(advances, lambda advance: advance.states)
@@ -107,7 +111,7 @@ class PostgresTrend:
         n = int(changed.sum())
         if not n:
             return
-        columns = {
+        columns: dict[str, bulk.Column] = {
             "series": bulk.text(code[changed], list(advances)),
             "timeframe": bulk.constant(timeframe.value, n),
             "ts": bulk.timestamptz(ts_s[changed]),
@@ -141,7 +145,7 @@ class PostgresTrend:
         if not series:
             return
         table = np.array(numbers)
-        columns = {
+        columns: dict[str, bulk.Column] = {
             "series": bulk.texts(series),
             "timeframe": bulk.constant(timeframe.value, len(series)),
             "built_ts": bulk.timestamptz(np.array(built)),
@@ -160,7 +164,7 @@ class PostgresTrend:
         flat = [(series, *row) for series, rows in carries.items() for row in rows]
         if not flat:
             return
-        columns = {
+        columns: dict[str, bulk.Column] = {
             "series": bulk.texts([row[0] for row in flat]),
             "timeframe": bulk.constant(timeframe.value, len(flat)),
             "ts": bulk.timestamptz([row[1] for row in flat]),
@@ -181,7 +185,7 @@ class PostgresTrend:
         """Save tape chunks (series, S3 start, chunk)."""
         if not chunks:
             return
-        columns = {
+        columns: dict[str, bulk.Column] = {
             "series": bulk.texts([series for series, _, _ in chunks]),
             "timeframe": bulk.constant(timeframe.value, len(chunks)),
             "s3_start_ts": bulk.timestamptz([start_s for _, start_s, _ in chunks]),
@@ -204,7 +208,8 @@ class PostgresTrend:
             "insert into lowcap_positions (token_contract, token_chain, timeframe, token_ticker, status, book_id)"
             " select contract, chain, %s, ticker, status, 'onchain_crypto'"
             " from unnest(%s::text[], %s::text[], %s::text[], %s::text[]) as new (contract, chain, ticker, status)"
-            " where not exists (select from lowcap_positions as p where (p.token_contract, p.token_chain, p.timeframe) = (contract, chain, %s))"
+            " where not exists (select from lowcap_positions as p where (p.token_contract, p.token_chain, p.timeframe) ="
+            " (contract, chain, %s))"
             " on conflict (token_contract, token_chain, timeframe) do nothing",
             (timeframe.value, contracts, chains, names, statuses, timeframe.value),
         )
@@ -219,9 +224,11 @@ class PostgresTrend:
             "update lowcap_positions as p set features = p.features || f.features, state = f.state, bars_count = f.bars_seen,"
             " status = case when p.status = 'dormant' then 'watchlist' else p.status end"
             " from unnest(%s::text[], %s::text[], %s::text[]) as w (series, contract, chain)"
-            " cross join lateral (select * from state_features as s where s.series = w.series and s.timeframe = %s order by s.ts desc limit 1) as f"
+            " cross join lateral (select * from state_features as s where s.series = w.series and s.timeframe = %s order"
+            " by s.ts desc limit 1) as f"
             " where (p.token_contract, p.token_chain, p.timeframe) = (w.contract, w.chain, %s)"
-            " and (p.features -> 'ta' -> 'meta' ->> 'ts' is distinct from f.features -> 'ta' -> 'meta' ->> 'ts' or not p.features @> f.features)",
+            " and (p.features -> 'ta' -> 'meta' ->> 'ts' is distinct from f.features -> 'ta' -> 'meta' ->> 'ts' or not"
+            " p.features @> f.features)",
             (names, contracts, chains, timeframe.value, timeframe.value),
         )
 
@@ -235,7 +242,9 @@ def _codes(values: FloatArray) -> NDArray[np.int64]:
     return np.where(np.isnan(values), -1, values).astype(np.int64)
 
 
-def _stack(advances: Mapping[str, Advance], rows_of) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:  # type: ignore[no-untyped-def]
+def _stack(
+    advances: Mapping[str, Advance], rows_of: Callable[[Advance], FloatArray]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
     """Rows of all series under each other: series code, ts and row of each."""
     lengths = [len(advance.ts_s) for advance in advances.values()]
     code = np.repeat(np.arange(len(lengths)), lengths)

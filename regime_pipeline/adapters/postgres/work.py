@@ -3,15 +3,18 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from regime_pipeline.adapters.postgres.bar_store import PostgresBars
 from regime_pipeline.adapters.postgres.connect import open_connection
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
-from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
+
+if TYPE_CHECKING:
+    from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
 
 
 class PostgresMarks:
@@ -47,17 +50,29 @@ class PostgresWork:
     """Stores on one open transaction."""
 
     conn: psycopg.Connection
-    marks: PostgresMarks = field(init=False)
-    bars: PostgresBars = field(init=False)
-    trend: PostgresTrend = field(init=False)
-    regime: PostgresRegime = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Hand the connection to every store."""
-        object.__setattr__(self, "marks", PostgresMarks(self.conn))
-        object.__setattr__(self, "bars", PostgresBars(self.conn))
-        object.__setattr__(self, "trend", PostgresTrend(self.conn))
-        object.__setattr__(self, "regime", PostgresRegime(self.conn))
+    @property
+    def marks(self) -> PostgresMarks:
+        """Work to do."""
+        return PostgresMarks(self.conn)
+
+    @property
+    def bars(self) -> PostgresBars:
+        """Price tables."""
+        return PostgresBars(self.conn)
+
+    @property
+    def trend(self) -> "PostgresTrend":
+        """Engine tables."""
+        # imported here: it brings the compiled engine, which a reader of the board must not wait for
+        from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
+
+        return PostgresTrend(self.conn)
+
+    @property
+    def regime(self) -> PostgresRegime:
+        """Mapper tables."""
+        return PostgresRegime(self.conn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +86,3 @@ class PostgresStores:
         """Begin a transaction: commits when left without an error, rolls back otherwise."""
         with open_connection(self.url) as conn:
             yield PostgresWork(conn)
-
