@@ -174,8 +174,8 @@ def build_levels(closes: FloatArray, build_ts_s: int, levels: FloatArray, n_old:
     if n_high < MIN_SWINGS and n_low < MIN_SWINGS:
         return 0
     swings = np.empty(n_high + n_low)
-    swings[:n_high] = highs[:n_high]
-    swings[n_high:] = lows[:n_low]
+    for j in range(swings.size):
+        swings[j] = highs[j] if j < n_high else lows[j - n_high]
     centres = np.empty(swings.size)
     counts = np.empty(swings.size)
     k = cluster_swings(swings, centres, counts)
@@ -191,8 +191,11 @@ def build_levels(closes: FloatArray, build_ts_s: int, levels: FloatArray, n_old:
         price[j] = centres[order[j]]
         raw[j] = counts[order[j]]
     _name_clusters(price, code, kept, levels, n_old, build_ts_s // 60)
-    ath = closes.max()
-    atl = closes.min()
+    ath = closes[0]
+    atl = closes[0]
+    for close in closes:
+        ath = max(ath, close)
+        atl = min(atl, close)
     price[kept], raw[kept], code[kept] = ath, EXTREME_STRENGTH, CODE_ATH
     price[kept + 1], raw[kept + 1], code[kept + 1] = atl, EXTREME_STRENGTH, CODE_ATL
     n_base = kept + 2
@@ -213,10 +216,13 @@ def build_levels(closes: FloatArray, build_ts_s: int, levels: FloatArray, n_old:
     ranked = np.empty(m, dtype=np.int64)
     _rank(price, raw, m, ranked)
     count = min(m, MAX_LEVELS)
-    chosen = ranked[:count]
-    by_price = np.argsort(-price[chosen], kind="mergesort")
-    for j in range(count):
-        i = chosen[by_price[j]]
+    for rank in range(count):  # insertion by price, descending; among equals the stronger stays first
+        i = ranked[rank]
+        j = rank
+        while j > 0 and levels[j - 1, L_PRICE] < price[i]:
+            for column in range(LEVEL_COLUMNS):
+                levels[j, column] = levels[j - 1, column]
+            j -= 1
         levels[j, L_PRICE] = price[i]
         levels[j, L_RAW] = raw[i]
         levels[j, L_CODE] = code[i]

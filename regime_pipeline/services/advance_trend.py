@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from regime_pipeline.errors import StepRefusedError
 from regime_pipeline.indicators.levels import WINDOW_BARS
 from regime_pipeline.market.bars import Bars, FloatArray
 from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
@@ -190,10 +191,7 @@ def _advance_loading(work: Work, timeframe: Timeframe, task: _Task, bars: Bars, 
             advance = task.engine.advance(bars, closes_before)
             break
         except MissingTapeError as missing:
-            assert start_s is not None
-            wanted = {*task.engine.tape.loaded_chunks(), missing.chunk}
-            stored = work.trend.load_tapes(timeframe, {task.series: (start_s, t // CHUNK_BARS, sorted(wanted))})
-            task.engine.tape = Tape.of_chunks(stored[task.series], t)
+            task.engine.tape.insert(missing.chunk, _load_chunk(work, timeframe, task.series, start_s, missing))
     carry = task.engine.carry
     if (now_s := carry.s3_start_ts_s) is not None:
         first = t // CHUNK_BARS if now_s == start_s else 0
@@ -201,6 +199,16 @@ def _advance_loading(work: Work, timeframe: Timeframe, task: _Task, bars: Bars, 
         for chunk in range(first, carry.bars_since_s3 // CHUNK_BARS + 1):
             chunks[chunk] = task.engine.tape.stored_chunk(chunk, carry.bars_since_s3)
     return advance
+
+
+def _load_chunk(work: Work, timeframe: Timeframe, series: str, start_s: int | None, missing: MissingTapeError) -> bytes:
+    chunk = missing.chunk
+    stored = work.trend.load_tapes(timeframe, {series: (start_s, chunk, [chunk])}) if start_s is not None else {}
+    for part in stored.get(series, ()):
+        if part.chunk == chunk and part.data is not None:
+            return part.data
+    msg = f"{series} {timeframe}: tape chunk {chunk} of the uptrend is not stored; replay the series from its first bar"
+    raise StepRefusedError(msg) from missing
 
 
 def _is_anchor(ts_s: int, timeframe: Timeframe) -> bool:

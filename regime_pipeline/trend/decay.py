@@ -4,9 +4,11 @@ The windows of EDX only grow, so computing them as written costs a pass over the
 arithmetic on what one pass has left behind:
 
 - an EMA seeded inside the history is the global EMA plus the seed's difference, decayed: e_j = E_j + (1-a)^(j-s) (x_s - E_s);
-- AVWAP and the mean of ATR/close are differences of sums since the S3 start;
+- AVWAP and the mean of ATR/close are differences of sums since the S3 start; those of volume carry their rounding along (Dekker
+  1971), for trading may die out: a window's volume can be a trillionth of what went before;
 - RSI looks back 14 changes, so a window's last ten values are the series' own;
 - ADX forgets its seed: past `ADX_MEMORY_BARS` a window's ADX is the series' own to float64 (13/14)^512 = 3e-17;
+- a window of equal closes has slopes of exactly 0, as its own EMAs and AVWAP would: two such windows must tie, not differ by noise;
 - two zigzags that have the same last two pivots and confirm the second on the same bar agree for ever after. So a few *guide*
   zigzags run along, one bar at a time: that of the longest window, and fresh ones whenever the newest has confirmed nothing for
   `GUIDE_PATIENCE_BARS`. The newest leaves its counts at every bar; a shorter window walks its own zigzag from its start only
@@ -40,13 +42,13 @@ T_CLOSE: Final = 0
 T_HIGH: Final = 1
 T_LOW: Final = 2
 T_ATR: Final = 3  # ATR(14) over the bars since the S3 start
-T_SUM_V: Final = 4  # running sums since the S3 start, this bar included
-T_SUM_CV: Final = 5
-T_SUM_ATR: Final = 6  # of ATR/close
-T_EMA144: Final = 7
-T_EMA250: Final = 8
-T_EMA333: Final = 9
-T_GUIDE: Final = 10  # two blocks, for lambda 1.2 and 1.4: first bar of the newest guide, then its ZIGZAG_MARKS
+T_SUM_V: Final = 4  # running sums since the S3 start, this bar included; each of these two is followed by its rounding
+T_SUM_CV: Final = 6
+T_SUM_ATR: Final = 8  # of ATR/close
+T_EMA144: Final = 9
+T_EMA250: Final = 10
+T_EMA333: Final = 11
+T_GUIDE: Final = 12  # two blocks, for lambda 1.2 and 1.4: first bar of the newest guide, then its ZIGZAG_MARKS
 GUIDE_COLUMNS: Final = 6
 ZIGZAG_MARKS: Final = 5
 M_CONFIRMED: Final = 0  # bar on which the newest pivot was confirmed, -1 before the first
@@ -66,7 +68,7 @@ N_GUIDES: Final = 4
 GUIDE_PATIENCE_BARS: Final = 96
 """Measured on BTC 1m: half the windows meet a guide within 36 bars, nine of ten within 330."""
 
-# --- layout of the decay part of the trend carry: the guides, the longest window's ADX machine, the ATR since S3 start ----------
+# --- layout of the decay part of the trend carry ---------------------------------------------------------------------------------
 Z_DIRECTION: Final = 0  # 0 none, 1 up, -1 down
 Z_FIRST: Final = 1  # bar it began at, that bar's close and ATR
 Z_BASE: Final = 2
@@ -83,9 +85,10 @@ Z_LAST_LOW: Final = 16
 Z_SIZE: Final = 17
 D_GUIDES: Final = 0  # two blocks: number of guides begun, then N_GUIDES zigzags
 GUIDES_SIZE: Final = 1 + N_GUIDES * Z_SIZE
-D_ADX: Final = 2 * GUIDES_SIZE
-D_ATR: Final = D_ADX + ind.ADX_SIZE
-D_SIZE: Final = D_ATR + 1
+D_ADX: Final = 2 * GUIDES_SIZE  # ADX machine of the longest window
+D_ATR: Final = D_ADX + ind.ADX_SIZE  # ATR since the S3 start; the sum of the true ranges while there are fewer than fourteen
+D_FLAT: Final = D_ATR + 1  # bar since which all closes are equal
+D_SIZE: Final = D_FLAT + 1
 
 I_EMA144: Final = INDEX["ema144"]
 I_EMA250: Final = INDEX["ema250"]
@@ -93,6 +96,7 @@ I_EMA333: Final = INDEX["ema333"]
 I_RSI_SLOPE: Final = INDEX["rsi_slope_10"]
 
 _KEEP = np.array([1.0 - 2.0 / 145.0, 1.0 - 2.0 / 251.0, 1.0 - 2.0 / 334.0])
+_WILDER_KEEP = 13.0 / 14.0
 _FORGOTTEN = -80.0  # exp(-80) of a seed's difference is far below float64's notice
 
 
@@ -287,18 +291,43 @@ def _window_structure(
 
 
 @kernel
-def _window_adx_slope(first: int, last: int, eps: float, pool: FloatArray, chunks: IntArray) -> float:
-    """Slope of the last ten ADX values of an ADX that starts inside the history, at bar `first`."""
-    machine = np.zeros(ind.ADX_SIZE)
+def _window_adx_slope(first: int, last: int, eps: float, pool: FloatArray, chunks: IntArray, ten: FloatArray) -> float:
+    """Slope of the last ten ADX values of an ADX that starts inside the history, at bar `first`; at least 16 bars.
+
+    The arithmetic of `step_adx` with one division a bar: DX needs no DI, only their ratio. `ten` is room for the ten values.
+    """
     prev = pool[chunks[first // CHUNK_BARS], first % CHUNK_BARS]
+    tr = 0.0
+    plus = 0.0
+    minus = 0.0
+    adx = 0.0
     for bar in range(first + 1, last + 1):
         row = pool[chunks[bar // CHUNK_BARS], bar % CHUNK_BARS]
         high, low, close = row[T_HIGH], row[T_LOW], prev[T_CLOSE]
-        tr = max(high - low, abs(high - close), abs(close - low))
-        plus, minus = directional_moves(high, low, prev[T_HIGH], prev[T_LOW])
-        step_adx(machine, 0, tr, plus, minus, eps)
+        new_tr = max(high - low, abs(high - close), abs(close - low)) / 14.0
+        new_plus, new_minus = directional_moves(high, low, prev[T_HIGH], prev[T_LOW])
         prev = row
-    return slope_of_ten(machine, adx_ring_end(machine, 0))
+        seen = bar - first - 14
+        if seen <= 0:
+            tr += new_tr
+            plus += new_plus / 14.0
+            minus += new_minus / 14.0
+            if seen < 0:
+                continue
+        else:
+            tr = _WILDER_KEEP * tr + new_tr
+            plus = _WILDER_KEEP * plus + new_plus / 14.0
+            minus = _WILDER_KEEP * minus + new_minus / 14.0
+        moved = plus + minus
+        dx = 100.0 * abs(plus - minus) / max(moved, eps * max(tr, eps) / 100.0) if moved > 0.0 else 0.0
+        if seen == 0:
+            adx = dx
+            ten[:] = dx
+        else:
+            adx = _WILDER_KEEP * adx + dx / 14.0
+        if last - bar < 10:
+            ten[9 - (last - bar)] = adx
+    return slope_of_ten(ten, 10)
 
 
 @kernel
@@ -315,15 +344,32 @@ def _window_emas(first: int, last: int, pool: FloatArray, chunks: IntArray, out:
 
 
 @kernel
-def _window_vwap_score(first: int, last: int, k: Constants, pool: FloatArray, chunks: IntArray, ten: FloatArray) -> float:
-    base_v = tape_get(pool, chunks, first - 1, T_SUM_V)
-    base_cv = tape_get(pool, chunks, first - 1, T_SUM_CV)
+def _add_exactly(row: FloatArray, column: int, prev: FloatArray, value: float) -> None:
+    """Continue a running sum and, in the next column, the sum of what its additions rounded away (Knuth's two-sum)."""
+    before = prev[column]
+    total = before + value
+    added = total - before
+    row[column] = total
+    row[column + 1] = prev[column + 1] + ((before - (total - added)) + (value - added))
+
+
+@kernel
+def _sum_between(pool: FloatArray, chunks: IntArray, before: int, last: int, column: int) -> float:
+    """What a running sum grew by over the bars before + 1..last."""
+    a = pool[chunks[before // CHUNK_BARS], before % CHUNK_BARS]
+    b = pool[chunks[last // CHUNK_BARS], last % CHUNK_BARS]
+    return (b[column] - a[column]) + (b[column + 1] - a[column + 1])
+
+
+@kernel
+def _window_vwap_slope(first: int, last: int, eps: float, pool: FloatArray, chunks: IntArray, ten: FloatArray) -> float:
+    """Slope of the last ten AVWAP values of a window, as a fraction of the newest."""
     for i in range(10):
         bar = last - 9 + i
-        volume = tape_get(pool, chunks, bar, T_SUM_V) - base_v
+        volume = _sum_between(pool, chunks, first - 1, bar, T_SUM_V)
         # no trade yet in this window: the first close stands (specs 2.1, avwap)
-        ten[i] = (tape_get(pool, chunks, bar, T_SUM_CV) - base_cv) / volume if volume > 0.0 else tape_get(pool, chunks, first, T_CLOSE)
-    return sigmoid(-k.edx_vwap_gain * (slope_of_ten(ten, 10) / max(ten[9], k.eps)))
+        ten[i] = _sum_between(pool, chunks, first - 1, bar, T_SUM_CV) / volume if volume > 0.0 else tape_get(pool, chunks, first, T_CLOSE)
+    return slope_of_ten(ten, 10) / max(ten[9], eps)
 
 
 @kernel
@@ -358,7 +404,9 @@ def start_tape(
     chunks: IntArray,
     extremes: FloatArray,
 ) -> None:
-    """Begin a tape at the S3 start bar (row 0)."""
+    """Begin a tape at the S3 start bar (row 0), on whatever memory the tape before it had."""
+    for chunk in range(chunks.size):
+        chunks[chunk] = chunk if chunk < pool.shape[0] else -1
     d[:] = 0.0
     extremes[0, 0] = close
     extremes[0, 1] = close
@@ -407,26 +455,31 @@ def extend_tape(
     row[T_CLOSE] = close
     row[T_HIGH] = high
     row[T_LOW] = low
-    row[T_SUM_V] = prev[T_SUM_V] + volume
-    row[T_SUM_CV] = prev[T_SUM_CV] + close * volume
+    _add_exactly(row, T_SUM_V, prev, volume)
+    _add_exactly(row, T_SUM_CV, prev, close * volume)
     row[T_EMA144] = rec[I_EMA144]
     row[T_EMA250] = rec[I_EMA250]
     row[T_EMA333] = rec[I_EMA333]
+    if close != prev[T_CLOSE]:
+        d[D_FLAT] = t
     tr = max(high - low, abs(high - prev[T_CLOSE]), abs(prev[T_CLOSE] - low))
     if t >= 2:  # the longest window starts one bar after the S3 start, so its first move is that of bar 2
         plus, minus = directional_moves(high, low, prev[T_HIGH], prev[T_LOW])
         step_adx(d, D_ADX, tr, plus, minus, eps)
     if t <= ATR_SEED_BARS:
         # Until fourteen true ranges exist their mean stands for every bar since the start: earlier rows change with it.
-        d[D_ATR] += (tr - d[D_ATR]) / t
+        d[D_ATR] += tr
+        atr = d[D_ATR] / t
         total = 0.0
         for bar in range(t + 1):
             early = pool[chunks[bar // CHUNK_BARS], bar % CHUNK_BARS]
-            early[T_ATR] = d[D_ATR]
-            total += d[D_ATR] / early[T_CLOSE]
+            early[T_ATR] = atr
+            total += atr / early[T_CLOSE]
             early[T_SUM_ATR] = total
             if bar > 0:
                 _mark(d, bar, pool, chunks)
+        if t == ATR_SEED_BARS:
+            d[D_ATR] = atr
     else:
         d[D_ATR] = (13.0 * d[D_ATR] + tr) / 14.0
         row[T_ATR] = d[D_ATR]
@@ -477,8 +530,11 @@ def decay(
         missing = has_bars(chunks, first - 1, first)
         if missing >= 0:
             return missing
-        _window_emas(first, t, pool, chunks, emas)
-        u = 0.5 * (slope_of_ten(emas[1], 10) / max(emas[1, 9], k.eps) + slope_of_ten(emas[2], 10) / max(emas[2, 9], k.eps))
+        flat = d[D_FLAT] <= first
+        u = 0.0
+        if not flat:
+            _window_emas(first, t, pool, chunks, emas)
+            u = 0.5 * (slope_of_ten(emas[1], 10) / max(emas[1, 9], k.eps) + slope_of_ten(emas[2], 10) / max(emas[2, 9], k.eps))
         rsi_score = sigmoid(rec[I_RSI_SLOPE] / 5.0) if n >= 24 else 0.5
         adx_score = 0.5
         if n >= 16:
@@ -490,7 +546,7 @@ def decay(
                 missing = has_bars(chunks, first, t)
                 if missing >= 0:
                     return missing
-                adx_slope = _window_adx_slope(first, t, k.eps, pool, chunks)
+                adx_slope = _window_adx_slope(first, t, k.eps, pool, chunks, ten)
             adx_score = sigmoid(adx_slope / 2.0)
         health = (sigmoid(k.edx_slope_gain * u) + rsi_score + adx_score) / 3.0
         parts[0, w] = health if k.edx_health_sign > 0.0 else 1.0 - health
@@ -506,8 +562,8 @@ def decay(
             parts[1, w] = _window_structure(guides, marks, first, t, LAMBDAS[block], pool, chunks, extremes)
             if parts[1, w] < 0.0:
                 return int(-parts[1, w]) - 1
-        parts[2, w] = _window_vwap_score(first, t, k, pool, chunks, ten)
-        parts[3, w] = 0.5 if n < 144 else _compression_score(emas, k, ten)
+        parts[2, w] = 0.5 if flat else sigmoid(-k.edx_vwap_gain * _window_vwap_slope(first, t, k.eps, pool, chunks, ten))
+        parts[3, w] = 0.5 if flat or n < 144 else _compression_score(emas, k, ten)
     for c in range(4):
         out[1 + c] = _combine(parts[c], n_windows)
     total = k.edx_slow * out[1] + k.edx_struct * out[2] + k.edx_part * out[3] + k.edx_comp * out[4]

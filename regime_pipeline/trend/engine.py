@@ -7,7 +7,7 @@ the tape of the running uptrend (see `decay.py`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from regime_pipeline.trend.machine import IntArray, step_machine
 from regime_pipeline.trend.profile import Constants, Profile
 
 FloatArray = NDArray[np.float64]
+_T = TypeVar("_T", np.float64, np.int64)
 
 WALK_AHEAD_BARS: Final = 160
 """Tape loaded ahead of a window's start: most windows meet a guide within it, the others ask for more."""
@@ -51,7 +52,18 @@ def _rebuild_levels(carry: FloatArray, closes: FloatArray, ts_s: int, bar_s: int
     rows[n:] = 0.0
     carry[machine.K_N_LEVELS] = n
     carry[machine.K_LEVELS_HOUR] = (ts_s + bar_s) // 3600
-    return first or n != n_before or not np.array_equal(rows, before)
+    changed = first or n != n_before
+    for j in range(n):
+        for column in range(LEVEL_COLUMNS):
+            changed |= rows[j, column] != before[j, column]
+    return changed
+
+
+@kernel
+def _copy(source: FloatArray, target: FloatArray) -> None:
+    """Element by element: numba's assignment of a slice brings its error text along, a second of compile time each."""
+    for i in range(source.size):
+        target[i] = source[i]
 
 
 @kernel
@@ -80,13 +92,14 @@ def _run(
     set_size: NDArray[np.int64],
     sets: FloatArray,
 ) -> tuple[int, int]:
-    """Step over the bars; returns (level sets written, bars done). Stops early only when a tape chunk is missing or full."""
+    """Step over the bars; returns (level sets written, bars done). Stops early only when a tape chunk is missing or none is free."""
     n_sets = 0
     use_given = given_counts.size > 0
     g = -1
     offset = closes.size - close.size
     for i in range(ts_s.size):
-        if chunks.size * CHUNK_BARS <= tc[machine.K_T] + 1.0:
+        chunk = int(tc[machine.K_T] + 1.0) // CHUNK_BARS if tc[machine.K_STATE] == machine.S3 else 0
+        if chunk >= chunks.size or chunks[chunk] < 0:
             return n_sets, i
         ind.step_indicators(ic, ts_s[i], high[i], low[i], close[i], volume[i], bar_s, k.eps, k.rsi_flat, records[i])
         if volume_z.size > 0:
@@ -98,13 +111,13 @@ def _run(
                 g += 1
             if g >= 0:
                 tc[machine.K_N_LEVELS] = given_counts[g]
-                tc[machine.K_LEVELS : machine.K_DECAY] = given_levels[g].ravel()
+                _copy(given_levels[g].ravel(), tc[machine.K_LEVELS : machine.K_DECAY])
         elif _levels_due(tc, ts_s[i], bar_s):
             newest = offset + i + 1
             if _rebuild_levels(tc, closes[max(0, newest - WINDOW_BARS) : newest], ts_s[i], bar_s):
                 set_bar[n_sets] = ts_s[i]
                 set_size[n_sets] = int(tc[machine.K_N_LEVELS])
-                sets[n_sets] = tc[machine.K_LEVELS : machine.K_DECAY].reshape((MAX_LEVELS, LEVEL_COLUMNS))
+                _copy(tc[machine.K_LEVELS : machine.K_DECAY], sets[n_sets].ravel())
                 n_sets += 1
         missing = step_machine(tc, ic, records[i], ts_s[i], high[i], low[i], volume[i], bootstrap_s3, k, pool, chunks, extremes, states[i])
         if missing >= 0:
@@ -252,16 +265,21 @@ class Tape:
         tape.extremes[last] = closes.min(), closes.max()
         return tape
 
-    def grow(self) -> None:
-        """Double the room for bars."""
-        n_pool, n_chunks = len(self.pool), len(self.chunks)
-        self.pool = np.concatenate((self.pool, np.zeros((n_chunks, CHUNK_BARS, TAPE_COLUMNS))))
-        self.chunks = np.concatenate((self.chunks, np.arange(n_pool, n_pool + n_chunks, dtype=np.int32)))
-        self.extremes = np.concatenate((self.extremes, np.zeros((n_chunks, 2))))
+    def grow(self, chunk: int) -> None:
+        """Make room for a new chunk, and as much again as there is."""
+        n = len(self.pool)
+        self.pool = np.concatenate((self.pool, np.zeros_like(self.pool)))
+        room = max(0, chunk + n - len(self.chunks))
+        self.chunks = np.concatenate((self.chunks, np.full(room, -1, dtype=np.int32)))
+        self.extremes = np.concatenate((self.extremes, np.zeros((room, 2))))
+        self.chunks[chunk : chunk + n] = np.arange(n, 2 * n, dtype=np.int32)
 
-    def loaded_chunks(self) -> list[int]:
-        """Chunks whose rows are in memory."""
-        return np.flatnonzero(self.chunks >= 0).tolist()
+    def insert(self, chunk: int, data: bytes) -> None:
+        """Put the rows of an older chunk into memory."""
+        rows = np.zeros((1, CHUNK_BARS, TAPE_COLUMNS))
+        rows[0] = np.frombuffer(data, dtype="<f8").reshape(-1, TAPE_COLUMNS)
+        self.chunks[chunk] = len(self.pool)
+        self.pool = np.concatenate((self.pool, rows))
 
     def stored_chunk(self, chunk: int, last_bar: int) -> TapeChunk:
         """A chunk as it is to be stored: its rows up to bar `last_bar` since the S3 start."""
@@ -315,20 +333,27 @@ class SeriesEngine:
         Raises
         ------
         StepRefusedError
-            When a bar's ts does not advance; nothing has changed then.
+            When a bar's ts does not advance, or the profile's volume z needs the whole history and bars were consumed before;
+            nothing has changed then.
         MissingTapeError
             When the tape lacks a chunk; nothing has changed then.
         """
         self._refuse_unordered(bars.ts_s)
+        if self.profile.winsorised_volume and self.carry.bars_seen:
+            raise StepRefusedError(
+                f"profile {self.profile.name} clips volume over the whole history, and {self.carry.bars_seen} bars were consumed before; "
+                "advance once, over all bars from the first"
+            )
         before = np.zeros(0) if closes_before is None else closes_before[-(WINDOW_BARS - 1) :]
         closes = np.concatenate((before, bars.close))
+        ts_s, high, low, close, volume = (_plain(column) for column in (bars.ts_s, bars.high, bars.low, bars.close, bars.volume))
         n = len(bars)
         records = np.empty((n, ind_record.N_FIELDS))
         states = np.empty((n, trend_record.N_FIELDS))
-        hours = (bars.ts_s + self.timeframe.seconds) // HOUR_S
+        hours = (ts_s + self.timeframe.seconds) // HOUR_S
         room = 1 + int(np.count_nonzero(np.diff(hours))) if n else 0
         set_bar, set_size, sets = np.empty(room, np.int64), np.empty(room, np.int64), np.empty((room, MAX_LEVELS, LEVEL_COLUMNS))
-        volume_z = _winsorised_volume_z(bars.volume) if self.profile.winsorised_volume else np.zeros(0)
+        volume_z = _winsorised_volume_z(volume) if self.profile.winsorised_volume else np.zeros(0)
         saved = self.carry.copy() if n else self.carry
         skipped = max(0, ind_record.MIN_BARS - 1 - self.carry.bars_seen)
         done = written = 0
@@ -337,11 +362,11 @@ class SeriesEngine:
             new_sets, bars_done = _run(
                 self.carry.indicators,
                 self.carry.trend,
-                bars.ts_s[part],
-                bars.high[part],
-                bars.low[part],
-                bars.close[part],
-                bars.volume[part],
+                ts_s[part],
+                high[part],
+                low[part],
+                close[part],
+                volume[part],
                 closes[: len(before) + n],
                 self.timeframe.seconds,
                 self.bootstrap_s3,
@@ -365,9 +390,9 @@ class SeriesEngine:
             written += new_sets
             done += bars_done
             if done < n:
-                self.tape.grow()
+                self.tape.grow((self.carry.bars_since_s3 + 1) // CHUNK_BARS)
         keep = slice(min(skipped, n), n)
-        return Advance(bars.ts_s[keep], records[keep], states[keep], LevelSets(set_bar[:written], set_size[:written], sets[:written]))
+        return Advance(ts_s[keep], records[keep], states[keep], LevelSets(set_bar[:written], set_size[:written], sets[:written]))
 
     def _refuse_unordered(self, ts_s: NDArray[np.int64]) -> None:
         last = self.carry.last_ts_s
@@ -378,6 +403,11 @@ class SeriesEngine:
             at = int(np.argmax(np.diff(ts_s) <= 0)) + 1
             msg = f"bar ts was {int(ts_s[at])} after {int(ts_s[at - 1])}: bars must be in order, each ts once; state kept"
             raise StepRefusedError(msg)
+
+
+def _plain(column: NDArray[_T]) -> NDArray[_T]:
+    """A contiguous, writable array: any other layout would have the kernel compiled a second time for it."""
+    return np.require(column, requirements=["C_CONTIGUOUS", "WRITEABLE", "ALIGNED"])
 
 
 @kernel
