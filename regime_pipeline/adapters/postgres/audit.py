@@ -17,7 +17,7 @@ LIMIT: Final = 20
 MATURE_BARS: Final = 333
 """From this bar of a series on there is a state (specs 2.4)."""
 
-Fault = Mapping[str, Any]
+Fault = dict[str, Any]
 
 # Each table's series name and bar time, spelled from its own columns.
 _SERIES: Final[dict[str, LiteralString]] = {
@@ -148,8 +148,10 @@ class PostgresAudit:
         """Load the open time of the newest bar of each series that has one, epoch seconds."""
         ts, key = _ts_of(table), _key_columns(table)
         query = sql.SQL(
-            "select name, extract(epoch from newest)::bigint from unnest(%s::text[], %s::text[], %s::text[]) as wanted (name, one, two)"
-            " cross join lateral (select max({ts}) as newest from {table} where {match} and timeframe = %s) as found where newest is not null"
+            "select name, extract(epoch from newest)::bigint"
+            " from unnest(%s::text[], %s::text[], %s::text[]) as wanted (name, one, two)"
+            " cross join lateral (select max({ts}) as newest from {table} where {match} and timeframe = %s) as found"
+            " where newest is not null"
         ).format(
             ts=sql.SQL(ts),
             table=sql.Identifier(table),
@@ -162,14 +164,14 @@ class PostgresAudit:
         columns = [[part[at] if at < len(part) else None for part in parts] for at in range(3)]
         return dict(self.conn.execute(query, (*columns, timeframe.value)).fetchall())
 
-    def count_rows(self, table: str, timeframe: Timeframe, start_s: int, end_s: int) -> tuple[int, datetime | None]:
-        """Count the rows of a window; and the newest bar among them."""
-        row = self._ask(
-            "select count(*) as n, max({ts}) as last from {table} where timeframe = %(timeframe)s and {ts} >= %(start)s and {ts} < %(end)s",
-            table,
-            _window(timeframe, start_s, end_s),
-        )[0]
-        return row["n"], row["last"]
+    def load_state_points(self, series: str, timeframe: Timeframe, start_s: int, end_s: int, limit: int) -> list[tuple[int, float, str]]:
+        """Load (open time, price, state) of at most `limit` bars, evenly over the window: for pictures."""
+        every_s = max(1, -(-(end_s - start_s) // (timeframe.seconds * limit))) * timeframe.seconds
+        return self.conn.execute(
+            "select extract(epoch from ts)::bigint, price, state from uptrend_states where series = %s and timeframe = %s"
+            " and ts >= to_timestamp(%s) and ts < to_timestamp(%s) and mod(extract(epoch from ts)::bigint, %s) = 0 order by ts",
+            (series, timeframe.value, start_s, end_s, every_s),
+        ).fetchall()
 
     def _ask(self, query: LiteralString, table: str, params: Mapping[str, object]) -> list[Fault]:
         text = sql.SQL(query).format(

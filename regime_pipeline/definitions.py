@@ -1,0 +1,32 @@
+"""The composition root: every definition that Dagster serves. Tests hand in their own resources."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets.regime import REGIME_ASSETS
+from jobs.regime_macro import regime_macro, regime_macro_schedule
+from jobs.regime_meso import regime_meso, regime_meso_schedule
+from jobs.regime_micro import regime_micro, regime_micro_schedule
+from regime_pipeline.orchestration.resources import Market, Stores
+
+
+def build_defs(**overrides: object) -> dg.Definitions:
+    """Build fresh definitions.
+
+    Parameters
+    ----------
+    **overrides : object
+        Resources by name (`stores`, `market`) to use instead of our own.
+    """
+    resources: Mapping[str, object] = {"stores": Stores(), "market": Market(), **overrides}
+    return dg.Definitions(
+        assets=REGIME_ASSETS,
+        jobs=[regime_micro, regime_meso, regime_macro],
+        schedules=[regime_micro_schedule, regime_meso_schedule, regime_macro_schedule],
+        resources=resources,
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

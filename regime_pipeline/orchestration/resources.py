@@ -1,0 +1,80 @@
+"""What assets are handed: the database and the market. They hold no values, since the UI shows those; settings are read when opened."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from regime_pipeline.market.universe import Universe, load_universe
+from regime_pipeline.ports import BarSource, Work
+from regime_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from regime_pipeline.adapters.postgres.audit import PostgresAudit
+
+
+class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own generic parameter is for wrapped resources
+    """Our database, of the settings."""
+
+    def open(self) -> AbstractContextManager[Work]:
+        """Begin a transaction: commits when left without an error, rolls back otherwise."""
+        from regime_pipeline.adapters.postgres.work import PostgresStores
+
+        return PostgresStores(_database_url(load_settings())).open()
+
+    @contextmanager
+    def audit(self) -> "Iterator[PostgresAudit]":
+        """Open the audit queries, which only read."""
+        from regime_pipeline.adapters.postgres.audit import PostgresAudit
+        from regime_pipeline.adapters.postgres.connect import open_connection
+
+        with open_connection(_database_url(load_settings())) as conn:
+            yield PostgresAudit(conn)
+
+
+class Market(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What we watch and where its bars come from, of the settings; built once per process."""
+
+    def source(self) -> BarSource:
+        """Where bars come from."""
+        return build_source(load_settings())
+
+    def universe(self) -> Universe:
+        """What the universe file says."""
+        return _read_universe(load_settings())
+
+
+@cache
+def build_source(settings: Settings) -> BarSource:
+    """Build the source that the settings name.
+
+    Raises
+    ------
+    ConfigError
+        When `source` is recorded and `recorded_path` is not set.
+    """
+    if settings.source == "generated":
+        from regime_pipeline.adapters.venues.generated import GeneratedMarket
+
+        return GeneratedMarket(_read_universe(settings), settings.generated_seed)
+    if settings.recorded_path is None:
+        from regime_pipeline.errors import ConfigError
+
+        raise ConfigError("source was 'recorded' without a folder. Set REGIME_RECORDED_PATH to the folder with the bar files.")
+    from regime_pipeline.adapters.venues.recorded import RecordedMarket
+
+    return RecordedMarket(settings.recorded_path)
+
+
+@cache
+def _read_universe(settings: Settings) -> Universe:
+    return load_universe(settings.universe)
+
+
+@cache
+def _database_url(settings: Settings) -> str:
+    from regime_pipeline.adapters.postgres.connect import database_urls
+
+    return database_urls(settings).regime
