@@ -69,7 +69,8 @@ class PostgresBars:
             " order by b.timestamp) as b order by k.n, b.timestamp"
         ).format(columns=_BAR_COLUMNS, wanted=_wanted(table), table=sql.Identifier(table.value), join=_join(table))
         far = 32503680000 if until_s is None else until_s
-        return self._load(query, list(after_s), [-1e9 if bound is None else bound for bound in after_s.values()], (timeframe.value, far))
+        bounds = [-1e9 if bound is None else float(bound) for bound in after_s.values()]
+        return self._load(query, list(after_s), bounds, (timeframe.value, far))
 
     def load_last(self, table: BarTable, timeframe: Timeframe, up_to_s: Mapping[str, int], n: int) -> dict[str, Bars]:
         """Load the newest n bars of each series with ts <= `up_to`, oldest first."""

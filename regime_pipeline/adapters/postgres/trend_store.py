@@ -33,7 +33,7 @@ class PostgresTrend:
     def load_checkpoints(self, timeframe: Timeframe, engine_version: str, before_s: Mapping[str, int | None]) -> dict[str, Checkpoint]:
         """Load the newest checkpoint of each series, older than `before` where that is given."""
         names = list(before_s)
-        bounds = [4e9 if bound is None else bound for bound in before_s.values()]
+        bounds = [4e9 if bound is None else float(bound) for bound in before_s.values()]
         rows = self._conn.execute(
             "select w.series, extract(epoch from c.ts)::bigint, c.state from unnest(%s::text[], %s::float8[]) as w (series, before_s)"
             " cross join lateral (select ts, state from engine_checkpoints as c where c.series = w.series and c.timeframe = %s"
