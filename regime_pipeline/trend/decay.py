@@ -4,8 +4,8 @@ The windows of EDX only grow, so computing them as written costs a pass over the
 arithmetic on what one pass has left behind:
 
 - an EMA seeded inside the history is the global EMA plus the seed's difference, decayed: e_j = E_j + (1-a)^(j-s) (x_s - E_s);
-- AVWAP and the mean of ATR/close are differences of sums since the S3 start; those of volume carry their rounding along (Dekker
-  1971), for trading may die out: a window's volume can be a trillionth of what went before;
+- AVWAP and the mean of ATR/close are differences of sums since the S3 start; those of volume carry along what they rounded away,
+  for trading may die out: a window's volume can be a trillionth of what went before;
 - RSI looks back 14 changes, so a window's last ten values are the series' own;
 - ADX forgets its seed: past `ADX_MEMORY_BARS` a window's ADX is the series' own to float64 (13/14)^512 = 3e-17;
 - a window of equal closes has slopes of exactly 0, as its own EMAs and AVWAP would: two such windows must tie, not differ by noise;
