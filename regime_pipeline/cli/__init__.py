@@ -6,7 +6,9 @@ import typer
 
 from regime_pipeline.cli.config import config_app
 from regime_pipeline.cli.db import db_app
+from regime_pipeline.cli.drivers import drivers
 from regime_pipeline.cli.levers import levers_app
+from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.trend import trend_app
 from regime_pipeline.errors import RegimeError
 
@@ -15,11 +17,13 @@ app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")
 app.add_typer(trend_app, name="trend")
+app.command()(drivers)
+app.command()(replay)
 
 
 @app.callback()
 def regime() -> None:
-    """Keep `regime levers` a group even while it is the only one."""
+    """The regime pipeline, from bars to levers."""
 
 
 def main() -> None:

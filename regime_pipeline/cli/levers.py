@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from regime_pipeline.errors import BadInputError
+from regime_pipeline.market.timeframe import Timeframe
 
 levers_app = typer.Typer(no_args_is_help=True, help="A (appetite to add) and E (eagerness to exit), explained.")
 
@@ -41,6 +42,37 @@ def explain(
 
     for request, result in zip(requests, results, strict=True):
         Console().print(build_table(request, result))
+
+
+@levers_app.command()
+def now(
+    symbol: Annotated[str, typer.Argument(help="A token of the universe: its contract, or a venue's symbol of it.")],
+    timeframe: Annotated[Timeframe, typer.Option(help="Execution timeframe of the position.")] = Timeframe.H1,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="As of this time, with its zone; default: now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compute the levers of a token's position from the stored channels, with every contribution."""
+    from regime_pipeline.cli.levers_request import build_table, to_document
+    from regime_pipeline.cli.session import iso_time, open_stores, read_instant
+    from regime_pipeline.market.universe import load_universe
+    from regime_pipeline.regime.levers import LeverInput, compute_levers
+    from regime_pipeline.services.read_levers import bucket_at, find_token, load_channels
+    from regime_pipeline.settings import load_settings
+
+    settings, now_s = load_settings(), read_instant(at)
+    universe = load_universe(settings.universe)
+    token = find_token(universe, symbol)
+    with open_stores(settings).open() as work:
+        given = LeverInput(timeframe, bucket_at(work, universe, token.series, now_s), load_channels(work, now_s))
+    result = compute_levers(given)
+    if as_json:
+        document = {"symbol": token.contract, "at": iso_time(now_s), **to_document(given, result)}
+        typer.echo(json.dumps(document, indent=2, allow_nan=False))
+        return
+
+    from rich.console import Console
+
+    Console().print(build_table(given, result))
 
 
 def _load_json(source: str) -> object:
