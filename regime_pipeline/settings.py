@@ -52,3 +52,13 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         first = error.errors()[0]
         name = ENV_PREFIX + str(first["loc"][0]).upper()
         raise ConfigError(f"{name} was {first['input']!r}: {first['msg']}. Correct the variable or unset it.") from error
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """Copy our own environment for a child process, with some variables set."""
+    return {**os.environ, **extra}
+
+
+def default_variable(name: str, value: str) -> None:
+    """Set a variable of this process that a library reads, unless the user has set it."""
+    os.environ.setdefault(name, value)
