@@ -122,7 +122,9 @@ def _spans(
     spans: dict[str, tuple[Span, IntArray | None]] = {}
     for name in series:
         stored = coverage[name]
-        wanted = find_gaps(stored.ts_s[stored.is_complete], timeframe, starts[name], end_s)
+        # never before the first bar there is: history is for a backfill, and would replay the whole series
+        start_s = max([starts[name], *stored.ts_s[:1].tolist()])
+        wanted = find_gaps(stored.ts_s[stored.is_complete], timeframe, start_s, end_s)
         if len(wanted):
             spans[name] = ((int(wanted[0]), int(wanted[-1]) + step), wanted)
     return spans
