@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 Series = Sequence[float]
 
@@ -178,7 +179,7 @@ def struct_score(pivots: list[tuple[int, str]], c: Series) -> float:
     rises = comparisons = 0
     for kind in "HL":
         closes = [c[i] for i, k in pivots if k == kind]
-        for a, b in zip(closes, closes[1:], strict=False):
+        for a, b in pairwise(closes):
             comparisons += 1
             rises += b > a
     return 0.5 if comparisons == 0 else 1 - rises / comparisons
@@ -241,3 +242,36 @@ def combine(w: list[float]) -> float:
     if len(w) == 3 and w[2] > w[1] > w[0]:
         return 0.2 * w[0] + 0.3 * w[1] + 0.5 * w[2]
     return 0.3 * w[0] + 0.7 * w[1] if w[1] > w[0] else (w[0] + w[1]) / 2
+
+
+def level_set(closes: Series) -> list[tuple[float, float]]:
+    """Section 3 as (price, raw strength), price descending."""
+    c = list(closes)
+    highs, lows = [], []
+    for i in range(2, len(c) - 2):
+        around = [c[i - 2], c[i - 1], c[i + 1], c[i + 2]]
+        if c[i] > max(around) and (c[i] - min(around)) / c[i] >= 0.005:
+            highs.append(c[i])
+        if c[i] < min(around) and (max(around) - c[i]) / c[i] >= 0.005:
+            lows.append(c[i])
+    if len(c) < 50 or (len(highs) < 3 and len(lows) < 3):
+        return []
+    clusters: list[tuple[float, int]] = []
+    for price in sorted(highs + lows):
+        for j, (centre, n) in enumerate(clusters):
+            if abs(price - centre) / centre <= 0.06:
+                clusters[j] = ((centre * n + price) / (n + 1), n + 1)
+                break
+        else:
+            clusters.append((price, 1))
+    base: list[tuple[float, float]] = sorted(clusters, key=lambda x: (-x[1], x[0]))[:9]
+    ath, atl = max(c), min(c)
+    base += [(ath, 10), (atl, 10)]
+    fib = [ath - r * (ath - atl) for r in (0, 0.236, 0.382, 0.5, 0.618, 0.786, 1)]
+    fib += [p for e in (1.272, 1.618, 2.0, 2.618, 3.0, 4.236) if (p := atl + e * (ath - atl)) > c[-1]]
+    out = list(base)
+    for price in fib:
+        near, q = min(base, key=lambda x: abs(x[0] - price))
+        distance = abs(near - price) / price
+        out.append((price, 15 + (q if distance < 0.03 else q // 2 if distance < 0.07 else 0)))
+    return sorted(sorted(out, key=lambda x: (-x[1], x[0]))[:12], key=lambda x: -x[0])
