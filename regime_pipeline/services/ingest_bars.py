@@ -230,17 +230,20 @@ def _note_gaps(
     work: Work, source: BarSource, table: BarTable, timeframe: Timeframe, feeds: Mapping[str, Sequence[_Feed]], spans: Mapping[str, Span]
 ) -> int:
     """Record the grid times without a bar, within what any venue of the series claims to have; returns how many there are."""
-    expected: dict[str, Span] = {}
+    expected: dict[str, list[Span]] = {}
     for name, (start_s, end_s) in spans.items():
-        ranges = [known for feed in feeds[name] if (known := feed.range(source, timeframe)) is not None]
-        if ranges:
-            first_s = max(start_s, min(known.first_s for known in ranges))
-            lasts = [end_s if known.last_s is None else known.last_s + timeframe.seconds for known in ranges]
-            if first_s < min(end_s, max(lasts)):
-                expected[name] = (first_s, min(end_s, max(lasts)))
+        known = [span for feed in feeds[name] if (span := feed.range(source, timeframe)) is not None]
+        ends = [end_s if each.last_s is None else min(end_s, each.last_s + timeframe.seconds) for each in known]
+        promised = [(max(start_s, each.first_s), last_s) for each, last_s in zip(known, ends, strict=True)]
+        expected[name] = [span for span in promised if span[0] < span[1]]
+    expected = {name: promised for name, promised in expected.items() if promised}
     if not expected:
         return 0
-    start_s, end_s = min(first for first, _ in expected.values()), max(last for _, last in expected.values())
+    start_s = min(first for promised in expected.values() for first, _ in promised)
+    end_s = max(last for promised in expected.values() for _, last in promised)
     stored = work.bars.load_coverage(table, timeframe, list(expected), start_s, end_s)
-    gaps = {name: find_gaps(stored[name].ts_s, timeframe, *span) for name, span in expected.items()}
+    gaps = {
+        name: np.unique(np.concatenate([find_gaps(stored[name].ts_s, timeframe, *span) for span in promised]))
+        for name, promised in expected.items()
+    }
     return work.bars.record_gaps(timeframe, source.name, gaps, (start_s, end_s))

@@ -7,7 +7,7 @@ the tape of the running uptrend (see `decay.py`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from regime_pipeline.trend.machine import IntArray, step_machine
 from regime_pipeline.trend.profile import Constants, Profile
 
 FloatArray = NDArray[np.float64]
-_T = TypeVar("_T", np.float64, np.int64)
 
 WALK_AHEAD_BARS: Final = 160
 """Tape loaded ahead of a window's start: most windows meet a guide within it, the others ask for more."""
@@ -405,7 +404,7 @@ class SeriesEngine:
             raise StepRefusedError(msg)
 
 
-def _plain(column: NDArray[_T]) -> NDArray[_T]:
+def _plain(column: NDArray[Any]) -> NDArray[Any]:
     """A contiguous, writable array: any other layout would have the kernel compiled a second time for it."""
     return np.require(column, requirements=["C_CONTIGUOUS", "WRITEABLE", "ALIGNED"])
 

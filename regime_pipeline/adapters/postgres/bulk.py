@@ -1,6 +1,5 @@
 """Columns in, columns out: binary COPY to and from numpy, and an upsert that writes only what changed."""
 
-import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ CHUNK_ROWS: Final = 4096
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _NULL: Final = -1
-_LENGTH: Final = struct.Struct(">i")
 _NAMES: Final = count()
 
 BoolArray = NDArray[np.bool_]
@@ -293,21 +291,19 @@ def fetch_columns(
         When a column has another type, or is NULL where it was not said to be nullable.
     """
     with psycopg.ClientCursor(conn) as cursor:
-        bound = sql.SQL(cursor.mogrify(query, params))  # type: ignore[arg-type]  # COPY takes no parameters; mogrify quotes them
+        bound = sql.SQL(cursor.mogrify(query, params))  # type: ignore[arg-type]  # bound once, used twice
+    with conn.cursor(binary=True) as cursor:
         description = cursor.execute(sql.SQL("select * from ({}) as q limit 0").format(bound)).description or []
         kinds = {column.name: _kind_of(column.name, column.type_code) for column in description}
-        # fixed widths first: then the start of a row is all there is to find
-        order = sorted(kinds, key=lambda name: kinds[name].dtype is None)
-        wanted = sql.SQL(", ").join(sql.SQL(kinds[name].expression).format(sql.Identifier(name)) for name in order)
-        with cursor.copy(sql.SQL("copy (select {} from ({}) as q) to stdout (format binary)").format(wanted, bound)) as copy:
-            body = b"".join(copy)[len(_HEADER) : -len(_TRAILER)]
-    decoded = _decode(body, {name: kinds[name] for name in order}, nullable)
-    return {name: decoded[name] for name in kinds}
+        # Each column comes as one value: a message per row would cost more than all the rest.
+        wanted = sql.SQL(", ").join(sql.SQL(kind.expression).format(sql.Identifier(name)) for name, kind in kinds.items())
+        row = cursor.execute(sql.SQL("select {} from ({}) as q").format(wanted, bound)).fetchone() or ()
+    return {name: _plain(name, value, kind, name in nullable) for (name, kind), value in zip(kinds.items(), row, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How a column travels: the SQL around it, its dtype on the wire (None: any length), and what stands for NULL there."""
+    """How a column travels: the SQL that gathers it, its dtype on the wire (None: a list), and what stands for NULL there."""
 
     expression: LiteralString
     dtype: str | None
@@ -316,18 +312,18 @@ class _Kind:
 
 
 _INT64_MIN: Final = -(2**63)
-_FLOAT: Final = _Kind("coalesce({}::float8, 'NaN')", ">f8", np.float64)
-_INT: Final = _Kind("coalesce({}::int8, -9223372036854775808)", ">i8", np.int64, _INT64_MIN)
+_FLOAT: Final = _Kind("string_agg(float8send(coalesce({}::float8, 'NaN')), '')", ">f8", np.float64)
+_INT: Final = _Kind("string_agg(int8send(coalesce({}::int8, -9223372036854775808)), '')", ">i8", np.int64, _INT64_MIN)
 _KINDS: Final[dict[str, _Kind]] = {
     "float8": _FLOAT,
     "float4": _FLOAT,
     "int2": _INT,
     "int4": _INT,
     "int8": _INT,
-    "bool": _Kind("coalesce({}::int4, -1)", ">i4", np.bool_, -1),
-    "timestamptz": _Kind("coalesce({}, '-infinity')", ">i8", np.datetime64, _INT64_MIN),
-    "text": _Kind("{}", None, str),
-    "bytea": _Kind("{}", None, bytes),
+    "bool": _Kind("string_agg(int4send(coalesce({}::int4, -1)), '')", ">i4", np.bool_, -1),
+    "timestamptz": _Kind("string_agg(timestamptz_send(coalesce({}, '-infinity')), '')", ">i8", np.datetime64, _INT64_MIN),
+    "text": _Kind("array_agg({})", None, str),
+    "bytea": _Kind("array_agg({})", None, bytes),
 }
 
 
@@ -339,28 +335,14 @@ def _kind_of(name: str, oid: int) -> _Kind:
     return _KINDS[type_name]
 
 
-def _decode(body: bytes, kinds: Mapping[str, _Kind], nullable: Collection[str]) -> dict[str, NDArray[Any]]:
-    fixed = {name: kind for name, kind in kinds.items() if kind.dtype is not None}
-    loose = {name: kind for name, kind in kinds.items() if kind.dtype is None}
-    dtypes = [str(kind.dtype) for kind in fixed.values()]
-    layout = np.dtype([("n", ">i2"), *(f for i, dtype in enumerate(dtypes) for f in ((f"l{i}", ">i4"), (f"v{i}", dtype)))])
-    if loose:
-        starts, cells = _walk(body, layout.itemsize, len(loose))
-        body = b"".join(body[start : start + layout.itemsize] for start in starts)
-    else:
-        cells = []
-    rows = np.frombuffer(body, layout)
-    result = {name: _plain(name, rows[f"v{i}"], kind, name in nullable) for i, (name, kind) in enumerate(fixed.items())}
-    for (name, kind), values in zip(loose.items(), cells, strict=True):
-        known: dict[bytes, str] = {}  # one str per distinct value, not per row
-        result[name] = np.empty(len(values), dtype=object)
-        result[name][:] = values if kind.result is bytes else [v if v is None else known.setdefault(v, v.decode()) for v in values]
-    return result
-
-
-def _plain(name: str, values: NDArray[Any], kind: _Kind, is_nullable: bool) -> NDArray[Any]:
-    """Turn wire values into native ones."""
-    native = values.astype(values.dtype.newbyteorder("="))
+def _plain(name: str, value: bytes | list[Any] | None, kind: _Kind, is_nullable: bool) -> NDArray[Any]:
+    """Turn a gathered column into an array of native values."""
+    if kind.dtype is None:
+        cells = np.empty(len(value or ()), dtype=object)
+        cells[:] = value or []
+        return cells
+    wire = np.frombuffer(bytes(value or b""), kind.dtype)
+    native = wire.astype(wire.dtype.newbyteorder("="))
     if kind.null is None:
         return native
     missing = native == kind.null
@@ -371,22 +353,6 @@ def _plain(name: str, values: NDArray[Any], kind: _Kind, is_nullable: bool) -> N
     if missing.any():
         raise DatabaseError(f"column {name} was NULL in row {int(missing.argmax())}. Name it in `nullable` or leave such rows out.")
     return native.astype(np.bool_) if kind.result is np.bool_ else native
-
-
-def _walk(body: bytes, fixed_width: int, n_loose: int) -> tuple[list[int], list[list[bytes | None]]]:
-    """Find where each row starts, and cut out its cells of any length, which stand at its end."""
-    starts: list[int] = []
-    cells: list[list[bytes | None]] = [[] for _ in range(n_loose)]
-    at, end = 0, len(body)
-    while at < end:
-        starts.append(at)
-        at += fixed_width
-        for cell in cells:
-            (length,) = _LENGTH.unpack_from(body, at)
-            at += 4
-            cell.append(None if length < 0 else body[at : at + length])
-            at += max(length, 0)
-    return starts, cells
 
 
 def _encode_rows(columns: Sequence[Column], part: slice) -> bytes:

@@ -61,7 +61,8 @@ def open_connection(url: str, *, autocommit: bool = False) -> psycopg.Connection
         When nobody answers or we are refused; the message names host, port, database and user, never the password.
     """
     params = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "regime", **_read_url(url)}
-    session = "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=15min"
+    # one worker per query: columns are gathered in the order of their rows, and the machine has other things to do
+    session = "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=15min -c max_parallel_workers_per_gather=0"
     params["options"] = f"{params.get('options') or ''} {session}".strip()
     try:
         return psycopg.connect(**params, autocommit=autocommit)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg import sql
 
 from regime_pipeline.adapters.postgres import bulk
 from regime_pipeline.adapters.postgres.series import split_series
@@ -74,12 +75,11 @@ class PostgresTrend:
         """Forget events, level sets and checkpoints after a bar, before the series is replayed from there."""
         params = _bounds(timeframe, after_s)
         for table, column in (("uptrend_state_events", "ts"), ("sr_levels", "built_ts"), ("engine_checkpoints", "ts")):
-            self._conn.execute(
-                f"delete from {table} as t using unnest(%s::text[], %s::float8[]) as w (series,"
-                f" after_s)"
-                f" where t.series = w.series and t.timeframe = %s and t.{column} > to_timestamp(w.after_s)",
-                params,
+            statement = sql.SQL(
+                "delete from {} as t using unnest(%s::text[], %s::float8[]) as w (series, after_s)"
+                " where t.series = w.series and t.timeframe = %s and t.{} > to_timestamp(w.after_s)"
             )
+            self._conn.execute(statement.format(sql.Identifier(table), sql.Identifier(column)), params)
 
     def drop_orphans(self, timeframe: Timeframe, after_s: Mapping[str, int | None]) -> int:
         """Delete states after a bar whose price bar is gone."""
