@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets.regime import REGIME_ASSETS
+from jobs.prune_history import prune_history, prune_history_schedule
 from jobs.regime_macro import regime_macro, regime_macro_schedule
 from jobs.regime_meso import regime_meso, regime_meso_schedule
 from jobs.regime_micro import regime_micro, regime_micro_schedule
@@ -22,8 +23,8 @@ def build_defs(**overrides: object) -> dg.Definitions:
     resources: Mapping[str, object] = {"stores": Stores(), "market": Market(), **overrides}
     return dg.Definitions(
         assets=REGIME_ASSETS,
-        jobs=[regime_micro, regime_meso, regime_macro],
-        schedules=[regime_micro_schedule, regime_meso_schedule, regime_macro_schedule],
+        jobs=[regime_micro, regime_meso, regime_macro, prune_history],
+        schedules=[regime_micro_schedule, regime_meso_schedule, regime_macro_schedule, prune_history_schedule],
         resources=resources,
         executor=dg.in_process_executor,
     )

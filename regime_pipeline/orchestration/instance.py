@@ -7,7 +7,7 @@ import dagster as dg
 import yaml  # type: ignore[import-untyped]  # Dagster brings it; its stubs are no package of ours
 from dagster._core.instance.ref import InstanceRef  # the only way to hand an instance a password that is in no file
 
-from regime_pipeline.orchestration.policies import JOB_TAG, PACES
+from regime_pipeline.orchestration.policies import BACKFILL_MAX_RUNTIME_S, JOB_TAG, PACES
 from regime_pipeline.settings import Settings, default_variable
 
 URL_VARIABLE: Final = "REGIME_DAGSTER_DATABASE_URL"
@@ -35,7 +35,7 @@ def build_config(home: Path) -> dict[str, Any]:
         "compute_logs": {
             "module": "dagster._core.storage.local_compute_log_manager",
             "class": "LocalComputeLogManager",
-            "config": {"base_dir": str(home / "logs")},
+            "config": {"base_dir": str(home / "compute")},
         },
         "local_artifact_storage": {
             "module": "dagster._core.storage.root",
@@ -62,7 +62,7 @@ def build_config(home: Path) -> dict[str, Any]:
             "enabled": True,
             "start_timeout_seconds": 120,
             "cancel_timeout_seconds": 60,
-            "max_runtime_seconds": 6 * 3600,
+            "max_runtime_seconds": BACKFILL_MAX_RUNTIME_S,
             "poll_interval_seconds": 30,
             "free_slots_after_run_end_seconds": 60,
         },

@@ -1,0 +1,42 @@
+"""Job `prune_history`: what nothing else ever deletes is deleted here, old finished runs with their events and logs.
+
+Dagster keeps its event log for ever; the minute job alone writes about 150 KB a run. Its `retention` block trims ticks only.
+"""
+
+import dagster as dg
+
+from regime_pipeline.clock import utc_now
+from regime_pipeline.orchestration.policies import DATA_TEAM
+from regime_pipeline.orchestration.pruning import PruneConfig, prune_runs
+
+
+@dg.op(description="Deletes finished runs that are older than their job's days, oldest first, in batches.", tags={"layer": "upkeep"})
+def delete_old_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None:
+    """Delete, and tell how many."""
+    summary = prune_runs(context.instance, config, utc_now())
+    context.add_output_metadata({"runs_deleted": summary.runs, "by_job": summary.by_job, "is_done": summary.is_done})
+    context.log.info("deleted %s runs%s", summary.runs, "" if summary.is_done else "; more are left for the next run")
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    owners=[DATA_TEAM],
+    tags={"tier": "3"},
+    run_tags={"dagster/max_runtime": "3600", "dagster/priority": "-5"},
+    description="Daily: deletes old finished runs with their events and compute logs. The newest materialization of an asset stays known.",
+)
+def prune_history() -> None:
+    """Prune Dagster's own history; our tables are never touched."""
+    delete_old_runs()
+
+
+prune_history_schedule = dg.ScheduleDefinition(
+    name="prune_history_schedule",
+    job=prune_history,
+    cron_schedule="23 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    owners=[DATA_TEAM],
+    tags={"tier": "3"},
+    description="At 03:23 UTC, away from every full hour.",
+)

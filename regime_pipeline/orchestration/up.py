@@ -1,0 +1,218 @@
+"""`regime up`: database, web server and daemon from one command, and none of them left behind by ctrl-C.
+
+The web server takes launch requests from any page open in the same browser (cross-site GET and text/plain POST, any Host header), so it
+binds 127.0.0.1 unless told otherwise, and `read_only` refuses launches and switches altogether.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TextIO
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from regime_pipeline.adapters.postgres.connect import database_urls, open_connection
+from regime_pipeline.adapters.postgres.embedded import server_status, stop_server
+from regime_pipeline.adapters.postgres.migrate import SQL_FOLDER, apply_roles, migrate
+from regime_pipeline.clock import monotonic_s
+from regime_pipeline.errors import RegimeError
+from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, dagster_home, write_home
+from regime_pipeline.settings import Settings, child_environment
+
+WORKSPACE: Final = SQL_FOLDER.parent / "workspace.yaml"
+FIRST_PORT: Final = 3000
+START_TIMEOUT_S: Final = 180
+STOP_TIMEOUT_S: Final = 20
+"""How long a child, and a run under way, may take to end before it is killed; the next run heals what a killed one left."""
+
+Say = Callable[[str], None]
+
+
+class UpError(RegimeError):
+    """Something that `regime up` needs did not start, or ended by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process of ours, its name for people and its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """Where the web server listens (`port` None: the first free one from 3000 on), and what runs."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    with_daemon: bool = True
+    read_only: bool = False
+
+
+def run_up(settings: Settings, options: UpOptions, say: Say) -> None:
+    """Start everything, tell the address, and stop everything on SIGINT, SIGTERM or when a child ends.
+
+    Raises
+    ------
+    UpError
+        When another `regime up` serves this home, the port is taken, or a child ends by itself; the message names its log.
+    DatabaseError
+        When the database cannot be started, reached or migrated.
+    """
+    home = dagster_home(settings)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(home) as lock, _stop_signals() as stopped:
+        was_running = settings.database_url is not None or server_status(settings.home).state == "running"
+        try:
+            _serve(settings, options, say, lock, stopped)
+        finally:
+            if not was_running and stop_server(settings.home):
+                say("database stopped")
+
+
+def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopped: threading.Event) -> None:
+    urls = database_urls(settings)
+    with open_connection(urls.regime) as conn:
+        applied = migrate(conn)
+        apply_roles(conn)
+    say(f"database ready{f', {len(applied)} migrations applied' if applied else ''}")
+    home = write_home(settings)
+    port = options.port if options.port is not None else _free_port(options.host)
+    if not _is_free(options.host, port):
+        raise UpError(f"port was {port}: something listens there on {options.host} already. Choose another with --port, or stop that.")
+    environment = child_environment(
+        **{URL_VARIABLE: urls.dagster, EVENT_BATCH[0]: EVENT_BATCH[1]},
+        DAGSTER_HOME=str(home),
+        REGIME_HOME=str(settings.home.resolve()),
+        REGIME_UNIVERSE=str(settings.universe.resolve()),
+        PYTHONUNBUFFERED="1",
+    )
+    web = ["-m", "dagster_webserver", "-w", str(WORKSPACE), "-h", options.host, "-p", str(port)]
+    commands = {"web server": [*web, *(["--read-only"] if options.read_only else [])]}
+    if options.with_daemon:
+        commands["daemon"] = ["-m", "dagster._daemon", "run", "-w", str(WORKSPACE)]
+    children: list[Child] = []
+    try:
+        for name, command in commands.items():
+            children.append(_start(name, command, home / "log", environment, lock))
+        address = f"http://{options.host}:{port}"
+        _wait_until_up(address, children, stopped)
+        if not stopped.is_set():
+            say(f"Dagster is at {address}{' (read only)' if options.read_only else ''}; logs are in {home / 'logs'}; ctrl-C stops all")
+        while not stopped.wait(0.5):
+            _refuse_dead(children)
+    finally:
+        _stop(children, say)
+
+
+def _start(name: str, command: list[str], logs: Path, environment: dict[str, str], lock: TextIO) -> Child:
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{name.replace(' ', '-')}.log"
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter, no shell
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # a group of its own: ctrl-C reaches us alone, and we end the group
+            pass_fds=(lock.fileno(),),
+        )
+    return Child(name, process, log)
+
+
+def _wait_until_up(address: str, children: list[Child], stopped: threading.Event) -> None:
+    deadline = monotonic_s() + START_TIMEOUT_S
+    while not stopped.wait(0.2):
+        _refuse_dead(children)
+        with suppress(URLError, OSError), urlopen(f"{address}/server_info", timeout=5) as answer:  # noqa: S310  # our own address
+            if answer.status == 200:
+                return
+        if monotonic_s() > deadline:
+            raise UpError(f"the web server did not answer at {address} within {START_TIMEOUT_S} s. Read {children[0].log}.")
+
+
+def _refuse_dead(children: list[Child]) -> None:
+    for child in children:
+        code = child.process.poll()
+        if code is not None:
+            last = child.log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+            raise UpError(f"the {child.name} ended by itself with code {code}; it said last: {last[0]}. Read {child.log}.")
+
+
+def _stop(children: list[Child], say: Say) -> None:
+    """End every group: politely, then with the runs that are under way, then by force."""
+    for step in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        alive = [child for child in children if _has_processes(child)]
+        for child in alive:
+            with suppress(ProcessLookupError):
+                os.killpg(child.process.pid, step)
+        deadline = monotonic_s() + STOP_TIMEOUT_S
+        while any(_has_processes(child) for child in alive) and monotonic_s() < deadline:
+            time.sleep(0.1)
+    for child in children:
+        child.process.wait()
+        say(f"{child.name} stopped")
+
+
+def _has_processes(child: Child) -> bool:
+    child.process.poll()  # reap the leader, or its zombie would count
+    try:
+        os.killpg(child.process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[TextIO]:
+    """Hold the home's lock, which our children inherit: two daemons would start every tick twice."""
+    with (home / "up.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UpError(
+                f"another `regime up` serves {home}, or children of a killed one live on. Stop it, or set REGIME_HOME to another folder."
+            ) from None
+        yield lock
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port(host: str) -> int:
+    for port in range(FIRST_PORT, FIRST_PORT + 100):
+        if _is_free(host, port):
+            return port
+    raise UpError(f"no port from {FIRST_PORT} to {FIRST_PORT + 99} is free on {host}. Name one with --port.")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
