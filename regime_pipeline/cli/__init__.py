@@ -6,10 +6,12 @@ import typer
 
 from regime_pipeline.cli.config import config_app
 from regime_pipeline.cli.db import db_app
+from regime_pipeline.cli.demo import demo
 from regime_pipeline.cli.drivers import drivers
 from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.trend import trend_app
+from regime_pipeline.cli.up import up
 from regime_pipeline.errors import RegimeError
 
 app = typer.Typer(name="regime", no_args_is_help=True, pretty_exceptions_enable=False, help="The regime pipeline, from bars to levers.")
@@ -17,8 +19,10 @@ app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")
 app.add_typer(trend_app, name="trend")
+app.command()(demo)
 app.command()(drivers)
 app.command()(replay)
+app.command()(up)
 
 
 @app.callback()
