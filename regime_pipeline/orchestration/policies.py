@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+import dagster as dg
+
 from regime_pipeline.market.timeframe import Timeframe
 
 DATA_TEAM: Final = "team:data"
@@ -13,6 +15,9 @@ BAR_TAG: Final = "regime/bar_ts"
 """Run tag of a live run: the open time, ISO 8601 with zone, of the bar it was started for."""
 JOB_TAG: Final = "regime/job"
 """Run tag that the queue counts: dagster.yaml lets one live run of each job be under way at a time."""
+
+FETCH_RETRY: Final = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""Hours and days ask again themselves. A minute does not: the next one comes sooner and begins where this one stopped."""
 
 
 @dataclass(frozen=True, slots=True)
