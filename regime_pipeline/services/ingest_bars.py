@@ -117,7 +117,8 @@ def _spans(
         return dict.fromkeys(series, ((start_s, end_s), None)) if start_s < end_s else {}
     newest = work.bars.load_newest(table, timeframe, series)
     reach_s = end_s - LIVE_REACH_BARS * step
-    starts = {name: max(reach_s, newest.get(name, window.start_s) - (LIVE_LOOKBACK_BARS - 1) * step) for name in series}
+    again_s = (LIVE_LOOKBACK_BARS - 1) * step
+    starts = {name: max(reach_s, newest[name] - again_s if name in newest else window.start_s) for name in series}
     coverage = work.bars.load_coverage(table, timeframe, series, min(starts.values(), default=end_s), end_s)
     spans: dict[str, tuple[Span, IntArray | None]] = {}
     for name in series:
@@ -229,21 +230,21 @@ def _save(
 def _note_gaps(
     work: Work, source: BarSource, table: BarTable, timeframe: Timeframe, feeds: Mapping[str, Sequence[_Feed]], spans: Mapping[str, Span]
 ) -> int:
-    """Record the grid times without a bar, within what any venue of the series claims to have; returns how many there are."""
-    expected: dict[str, list[Span]] = {}
+    """Record the grid times without a bar between the first and the last that the series' venues claim to have; returns their number.
+
+    What lies between the spans of two venues is a gap like any other: nobody has those bars.
+    """
+    expected: dict[str, Span] = {}
     for name, (start_s, end_s) in spans.items():
         known = [span for feed in feeds[name] if (span := feed.range(source, timeframe)) is not None]
-        ends = [end_s if each.last_s is None else min(end_s, each.last_s + timeframe.seconds) for each in known]
-        promised = [(max(start_s, each.first_s), last_s) for each, last_s in zip(known, ends, strict=True)]
-        expected[name] = [span for span in promised if span[0] < span[1]]
-    expected = {name: promised for name, promised in expected.items() if promised}
+        if known:
+            last_s = max(end_s if each.last_s is None else each.last_s + timeframe.seconds for each in known)
+            promised = (max(start_s, min(each.first_s for each in known)), min(end_s, last_s))
+            if promised[0] < promised[1]:
+                expected[name] = promised
     if not expected:
         return 0
-    start_s = min(first for promised in expected.values() for first, _ in promised)
-    end_s = max(last for promised in expected.values() for _, last in promised)
+    start_s, end_s = min(first for first, _ in expected.values()), max(last for _, last in expected.values())
     stored = work.bars.load_coverage(table, timeframe, list(expected), start_s, end_s)
-    gaps = {
-        name: np.unique(np.concatenate([find_gaps(stored[name].ts_s, timeframe, *span) for span in promised]))
-        for name, promised in expected.items()
-    }
+    gaps = {name: find_gaps(stored[name].ts_s, timeframe, *promised) for name, promised in expected.items()}
     return work.bars.record_gaps(timeframe, source.name, gaps, (start_s, end_s))
