@@ -42,7 +42,7 @@ def materialize_range(timeframe: Timeframe, start_day: date, end_day: date, inst
 
         with open_instance(load_settings()) as own:
             return materialize_range(timeframe, start_day, end_day, own)
-    job = build_defs().get_job_def(PACES[timeframe].job)
+    job = build_defs().resolve_job_def(PACES[timeframe].job)
     result = job.execute_in_process(
         instance=instance,
         tags={RANGE_START_TAG: start_day.isoformat(), RANGE_END_TAG: end_day.isoformat()},

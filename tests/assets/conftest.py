@@ -1,0 +1,3 @@
+from tests.fixtures_orchestration import instance, regime_env
+
+__all__ = ["instance", "regime_env"]
