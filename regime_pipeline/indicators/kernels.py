@@ -292,6 +292,22 @@ def step_indicators(
 
 
 @kernel
+def _step_each(
+    carry: FloatArray,
+    ts_s: NDArray[np.int64],
+    high: FloatArray,
+    low: FloatArray,
+    close: FloatArray,
+    volume: FloatArray,
+    bar_s: int,
+    eps: float,
+    rsi_flat: float,
+    out: FloatArray,
+) -> None:
+    for i in range(ts_s.size):
+        step_indicators(carry, ts_s[i], high[i], low[i], close[i], volume[i], bar_s, eps, rsi_flat, out[i])
+
+
 def run_indicators(
     carry: FloatArray,
     ts_s: NDArray[np.int64],
@@ -304,9 +320,9 @@ def run_indicators(
     rsi_flat: float,
 ) -> FloatArray:
     """Records of shape (n_bars, N_FIELDS) for a batch of bars: `step_indicators` once per bar, oldest first."""
+    # numpy asks the system for large pages, numba's allocator does not: a quarter of the whole time
     out = np.empty((ts_s.size, N_FIELDS))
-    for i in range(ts_s.size):
-        step_indicators(carry, ts_s[i], high[i], low[i], close[i], volume[i], bar_s, eps, rsi_flat, out[i])
+    _step_each(carry, ts_s, high, low, close, volume, bar_s, eps, rsi_flat, out)
     return out
 
 

@@ -1,0 +1,1 @@
+"""How fast we are, in ratios to peers that do the same work in the same run: `python -m benchmarks`, or `make bench`."""
