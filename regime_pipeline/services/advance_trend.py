@@ -175,7 +175,8 @@ def _step(work: Work, timeframe: Timeframe, task: _Task) -> Advance:
     begin = 0
     for end in ends:
         before = closes[: len(task.closes_before) + begin] if begin else task.closes_before
-        parts.append(_advance_loading(work, timeframe, task, task.bars[begin:end], before))
+        bars = task.bars[begin:end] if len(ends) > 1 else task.bars
+        parts.append(_advance_loading(work, timeframe, task, bars, before))
         carry = task.engine.carry
         is_anchor = end < len(task.bars) or _is_anchor(int(task.bars.ts_s[end - 1]), timeframe)
         task.checkpoints.append((int(task.bars.ts_s[end - 1]), carry.bars_seen, carry.to_bytes(), is_anchor))

@@ -406,7 +406,7 @@ class SeriesEngine:
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
     """A contiguous, writable array: any other layout would have the kernel compiled a second time for it."""
-    return np.require(column, requirements=["C_CONTIGUOUS", "WRITEABLE", "ALIGNED"])
+    return column if column.flags.c_contiguous and column.flags.writeable and column.flags.aligned else column.copy()
 
 
 @kernel
