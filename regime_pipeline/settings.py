@@ -62,3 +62,13 @@ def child_environment(**extra: str) -> dict[str, str]:
 def default_variable(name: str, value: str) -> None:
     """Set a variable of this process that a library reads, unless the user has set it."""
     os.environ.setdefault(name, value)
+
+
+def export_settings(settings: Settings) -> None:
+    """Make these the settings of this process and of those it starts: whoever loads them later gets these."""
+    for name, value in settings.model_dump(mode="json").items():
+        key = ENV_PREFIX + name.upper()
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = str(value)

@@ -7,6 +7,7 @@ import typer
 from regime_pipeline.cli.config import config_app
 from regime_pipeline.cli.db import db_app
 from regime_pipeline.cli.demo import demo
+from regime_pipeline.cli.doctor import doctor
 from regime_pipeline.cli.drivers import drivers
 from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.replay import replay
@@ -20,6 +21,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")
 app.add_typer(trend_app, name="trend")
 app.command()(demo)
+app.command()(doctor)
 app.command()(drivers)
 app.command()(replay)
 app.command()(up)

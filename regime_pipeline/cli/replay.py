@@ -73,7 +73,7 @@ def replay(
 
 
 def read_timeframes(text: str) -> tuple[Timeframe, ...]:
-    """Read a list of regime timeframes, shortest first: longer bars are rolled up from shorter ones.
+    """Read a list of regime timeframes.
 
     Raises
     ------
@@ -94,20 +94,22 @@ def _replay(
 
     from regime_pipeline.clock import now_s
     from regime_pipeline.market.universe import load_universe
-    from regime_pipeline.services.find_span import find_span
+    from regime_pipeline.services.plan_history import find_span, plan_history
     from regime_pipeline.settings import load_settings
 
     universe, now = load_universe(load_settings().universe), now_s()
+    found = {timeframe: find_span(source, universe, timeframe, now) for timeframe in timeframes}
+    for timeframe in (timeframe for timeframe, span in found.items() if span is None):
+        console.print(f"{HORIZONS[timeframe]} {timeframe}: the folder has no such bars")
+    spans = {
+        timeframe: (max(span[0], limits[0] or span[0]), min(span[1], limits[1] or span[1])) for timeframe, span in found.items() if span
+    }
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    done: dict[Timeframe, Totals] = {}
+    done = {timeframe: Totals() for timeframe in timeframes if timeframe in spans}
     with Progress(*columns, console=console) as progress:
-        for timeframe in timeframes:
-            span = find_span(source, universe, timeframe, now)
-            if span is None:
-                console.print(f"{HORIZONS[timeframe]} {timeframe}: the folder has no such bars")
-                continue
-            windows = list(_pieces(timeframe, max(span[0], limits[0] or span[0]), min(span[1], limits[1] or span[1])))
-            done[timeframe] = _replay_timeframe(stores, source, universe, timeframe, windows, now, progress)
+        for timeframe, (first_s, last_s) in plan_history(spans):
+            windows = list(_pieces(timeframe, first_s, last_s))
+            _replay_timeframe(stores, source, universe, timeframe, windows, now, progress, done[timeframe])
     return done
 
 
@@ -130,15 +132,16 @@ def _replay_timeframe(
     windows: list["Window"],
     now_s: int,
     progress: "Progress",
-) -> Totals:
+    totals: Totals,
+) -> None:
     from regime_pipeline.clock import monotonic_s
     from regime_pipeline.services.run_step import run_timeframe
 
-    totals, began_s = Totals(), monotonic_s()
+    began_s, bars_before = monotonic_s(), totals.bars
     task = progress.add_task(f"{HORIZONS[timeframe]} {timeframe}", total=len(windows))
-    stepped = 0
 
     def tell(step: str) -> None:
+        stepped = totals.bars - bars_before
         speed = f", {stepped / (monotonic_s() - began_s):,.0f} bars/s" if stepped else ""
         progress.update(task, description=f"{HORIZONS[timeframe]} {timeframe}: {step}{speed}")
 
@@ -152,8 +155,6 @@ def _replay_timeframe(
             totals.bars += advanced.bars
             totals.states_written += advanced.written
         totals.deltas_written += summary.deltas.written
-        stepped = totals.bars
         progress.advance(task)
-    totals.seconds = monotonic_s() - began_s
-    progress.update(task, description=f"{HORIZONS[timeframe]} {timeframe}: {totals.bars:,} bars")
-    return totals
+    totals.seconds += monotonic_s() - began_s
+    progress.update(task, description=f"{HORIZONS[timeframe]} {timeframe}: {totals.bars - bars_before:,} bars")

@@ -6,7 +6,6 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarSource, TimeRange
 
-
 Span = tuple[int, int]
 
 
