@@ -8,6 +8,7 @@ STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 PATHS := regime_pipeline assets jobs sensors scripts tests
 DATA ?=
+ARGS ?=
 
 .PHONY: help setup demo test test-all lint type format bench dev migrate backfill docs pins clean
 
@@ -48,8 +49,8 @@ format: setup ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup ## speed against peers, in ratios of one run
-	@$(BIN)/python scripts/bench.py
+bench: setup ## speed against peers, in ratios of one run (ARGS="--only engine")
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 dev: setup ## embedded Postgres, migrations, Dagster web server and daemon; ctrl-C stops all
 	@$(BIN)/regime up
