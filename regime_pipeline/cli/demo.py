@@ -75,7 +75,7 @@ def ui_command(settings: "Settings") -> str:
     """Spell the command that serves a demo's Dagster instance."""
     variables = {"REGIME_HOME": settings.home, "REGIME_SOURCE": settings.source, "REGIME_RECORDED_PATH": settings.recorded_path}
     shown = " ".join(f"{name}='{value}'" for name, value in variables.items() if value is not None)
-    return f"{shown} regime up"
+    return f"{shown} .venv/bin/regime up"
 
 
 def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, console: "Console") -> dict[str, Any]:
