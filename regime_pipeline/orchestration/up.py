@@ -109,7 +109,8 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         address = f"http://{options.host}:{port}"
         _wait_until_up(address, children, stopped)
         if not stopped.is_set():
-            say(f"Dagster is at {address}{' (read only)' if options.read_only else ''}; logs are in {home / 'logs'}; ctrl-C stops all")
+            say(f"Dagster is at {address} {'(read only)' if options.read_only else ''}".rstrip())
+            say(f"logs are in {home / 'log'}; ctrl-C stops all")
         while not stopped.wait(0.5):
             _refuse_dead(children)
     finally:
