@@ -10,6 +10,7 @@ from jobs.regime_macro import regime_macro, regime_macro_schedule
 from jobs.regime_meso import regime_meso, regime_meso_schedule
 from jobs.regime_micro import regime_micro, regime_micro_schedule
 from regime_pipeline.orchestration.resources import Market, Stores
+from sensors.first_history import first_history
 
 
 def build_defs(**overrides: object) -> dg.Definitions:
@@ -25,6 +26,7 @@ def build_defs(**overrides: object) -> dg.Definitions:
         assets=REGIME_ASSETS,
         jobs=[regime_micro, regime_meso, regime_macro, prune_history],
         schedules=[regime_micro_schedule, regime_meso_schedule, regime_macro_schedule, prune_history_schedule],
+        sensors=[first_history],
         resources=resources,
         executor=dg.in_process_executor,
     )
