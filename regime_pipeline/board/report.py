@@ -30,6 +30,10 @@ STATE_WORDS: Final = {
     "S4": "no state yet",
 }
 MAX_EVENTS: Final = 400
+GAP_BARS: Final = 12
+"""A line is broken where more than so many bars are missing."""
+LEVER_SPANS: Final = 3000
+"""Levers are looked at closely: their charts open on the last weeks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +181,8 @@ def _charts(report: Report) -> str:
         "<section><h2>States over price, and deltas</h2><p>The line has the colour of the state. Of a flag that lasts several bars "
         "the first is marked; click a name in the legend to show or hide it. Below: what each bar adds to A and to E.</p>"
         f"<nav>{buttons}</nav>{charts}</section>"
-        "<section><h2>Levers over time</h2><p>Of the sample positions, without intents, at the end of each hour.</p>"
+        "<section><h2>Levers over time</h2><p>Of the sample positions, without intents, at the end of each hour. "
+        "A double click shows the whole history.</p>"
         f'<div class="grid">{levers}</div></section>'
     )
 
@@ -218,13 +223,15 @@ def _chart_data(report: Report) -> dict[str, Any]:
                 "e": _rounded(track.E_value[rows], 4),
             }
             for track in report.samples
-            for rows in (choose_points(np.zeros(len(track.ts_s), np.int64), track.A_value, track.E_value),)
+            for rows in (choose_points(np.zeros(len(track.ts_s), np.int64), track.A_value, track.E_value, max_spans=LEVER_SPANS),)
         ],
     }
 
 
 def _track_data(track: Track) -> dict[str, Any]:
-    rows = choose_points(track.state, track.price, track.delta_a, track.delta_e)
+    is_after_gap = np.concatenate([[False], np.diff(track.ts_s) > GAP_BARS * track.timeframe.seconds])
+    pieces = np.cumsum(is_after_gap | np.concatenate([[False], np.diff(track.state) != 0]))
+    rows = choose_points(pieces, track.price, track.delta_a, track.delta_e)
     marks = [choose_run_starts(track.flags[:, column]) for column in range(len(FLAGS))]
     return {
         "driver": track.driver,
@@ -232,6 +239,7 @@ def _track_data(track: Track) -> dict[str, Any]:
         "n": len(track.ts_s),
         "t": track.ts_s[rows].tolist(),
         "p": _rounded(track.price[rows]),
+        "gaps": np.flatnonzero(is_after_gap[rows]).tolist(),
         "s": "".join(map(str, track.state[rows].tolist())),
         "a": _rounded(track.delta_a[rows], 3),
         "e": _rounded(track.delta_e[rows], 3),

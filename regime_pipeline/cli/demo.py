@@ -133,7 +133,7 @@ def describe_market(settings: "Settings") -> str:
     """Say in words where the bars come from."""
     if settings.recorded_path is None:
         return f"Generated market, seed {settings.generated_seed}"
-    return f"Recorded market of {settings.recorded_path.resolve().name}"
+    return f"Recorded market, folder {settings.recorded_path.resolve().name}"
 
 
 def _backfill(settings: "Settings", wanted: dict[Timeframe, int | None], console: "Console", seconds: dict[str, float]) -> None:

@@ -24,13 +24,14 @@ function layout(extra) {
   };
 }
 
-// One line per state: the piece that leads to a bar has the colour of that bar's state, null breaks the line elsewhere.
+// One line per state: the piece that leads to a bar has the colour of that bar's state, null breaks the line elsewhere and at gaps.
 function stateLines(track, x) {
+  const gaps = new Set(track.gaps);
   return [0, 1, 2, 3, 4].filter((code) => track.s.includes(code)).map((code) => {
     const xs = [], ys = [];
     for (let i = 0; i < x.length; i++) {
       if (track.s[i] !== String(code)) continue;
-      if (i > 0 && track.s[i - 1] !== track.s[i]) { xs.push(null, x[i - 1]); ys.push(null, track.p[i - 1]); }
+      if (gaps.has(i)) { xs.push(null); ys.push(null); } else if (i > 0 && track.s[i - 1] !== track.s[i]) { xs.push(null, x[i - 1]); ys.push(null, track.p[i - 1]); }
       xs.push(x[i]); ys.push(track.p[i]);
     }
     return { x: xs, y: ys, name: "S" + code, mode: "lines", line: { color: colour("S" + code), width: 1.8 }, connectgaps: false,
@@ -51,6 +52,12 @@ function steps(x, y, name, shade, extra) {
   return { x, y, name, mode: "lines", line: { shape: "hv", width: 1.3, color: colour(shade) }, hovertemplate: "%{x}<br>%{y}<extra>" + name + "</extra>", ...extra };
 }
 
+// Logarithmic where the price has tripled, with ticks at 1, 2 and 5.
+function scale(prices) {
+  const low = prices.reduce((a, b) => Math.min(a, b)), high = prices.reduce((a, b) => Math.max(a, b));
+  return high > 3 * low ? { type: "log", dtick: "D2" } : { type: "linear" };
+}
+
 function drawTrack(timeframe) {
   const target = document.getElementById("chart-" + timeframe);
   const track = data.tracks.find((each) => each.driver === chosen && each.timeframe === timeframe);
@@ -60,17 +67,23 @@ function drawTrack(timeframe) {
   const x = stamps(track.t);
   const lower = { yaxis: "y2", showlegend: false };
   Plotly.react(target, [...stateLines(track, x), ...flagMarks(track), steps(x, track.a, "ΔA", "a", lower), steps(x, track.e, "ΔE", "e", lower)], layout({
-    xaxis: axis({ anchor: "y2", type: "date" }), yaxis: axis({ domain: [0.32, 1], type: timeframe === "1d" ? "log" : "linear" }),
+    xaxis: axis({ anchor: "y2", type: "date" }), yaxis: axis({ domain: [0.32, 1], ...scale(track.p) }),
     yaxis2: axis({ domain: [0, 0.24], title: { text: "ΔA  ΔE" }, zeroline: true }), legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     margin: { l: 62, r: 12, t: 40, b: 30 },
   }), config);
+}
+
+const leverDays = 60;
+
+function firstShown(t) {
+  return t.findIndex((at) => at >= t[t.length - 1] - leverDays * 86400);
 }
 
 function drawLever(lever, i) {
   const x = stamps(lever.t);
   Plotly.react("lever-" + i, [steps(x, lever.a, "A", "a"), steps(x, lever.e, "E", "e")], layout({
     title: { text: lever.name, font: { size: 13, color: colour("ink") }, x: 0, xref: "paper", y: 0.98 }, margin: { l: 40, r: 12, t: 34, b: 30 },
-    xaxis: axis({ type: "date" }), yaxis: axis({ range: [-0.03, 1.03] }), legend: { orientation: "h", y: 1.0, yanchor: "bottom", x: 1, xanchor: "right" },
+    xaxis: axis({ type: "date", range: [x[Math.max(0, firstShown(lever.t))], x[x.length - 1]] }), yaxis: axis({ range: [-0.03, 1.03] }), legend: { orientation: "h", y: 1.0, yanchor: "bottom", x: 1, xanchor: "right" },
   }), config);
 }
 

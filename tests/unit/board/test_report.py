@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -60,6 +61,15 @@ def test_chart_data_keeps_every_change_of_state_and_marks_run_starts() -> None:
     assert [len(mark["t"]) for mark in drawn["marks"]] == [
         int((track.flags[1:, k] & ~track.flags[:-1, k]).sum() + track.flags[0, k]) for k in range(len(FLAGS))
     ]
+
+
+def test_a_line_breaks_where_bars_are_missing() -> None:
+    report = make_report()
+    track = report.tracks[0]
+    ts_s = track.ts_s + np.where(np.arange(len(track.ts_s)) >= 1000, 86_400, 0)
+    drawn = data_of(render_report(replace(report, tracks=[replace(track, ts_s=ts_s)])))["tracks"][0]
+    assert [drawn["t"][at] for at in drawn["gaps"]] == [int(ts_s[1000])]
+    assert int(ts_s[999]) in drawn["t"]
 
 
 def test_events_are_the_changes_newest_first() -> None:
