@@ -68,3 +68,17 @@ def test_comparison_profile_reproduces_the_older_engine(name: str) -> None:
         expected = np.array([float(row[score] or "nan") for row in golden])
         defined = np.isfinite(expected)
         np.testing.assert_allclose(got.states[defined, INDEX[score]], expected[defined], rtol=0, atol=1e-9, err_msg=score)
+
+
+@pytest.mark.parametrize("name", ["BTCUSDT_1h_um", "SOLUSDT_1h_um", "HYPE_1h_hyperliquid", "BNBUSDT_1d_spot"])
+def test_levels_equal_those_of_the_older_engine_while_the_history_fits_the_window(name: str) -> None:
+    # The older engine looked at the whole history, we at the last 1000 closes: up to there both must build the same sets.
+    timeframe = Timeframe(name.split("_")[1])
+    bars, given = read_bars(name, timeframe), read_levels(name)
+    built = SeriesEngine(timeframe, V4, bootstrap_s3=False).advance(bars[:1000]).level_sets
+    for ts_s in bars.ts_s[332:1000]:
+        ours = int(np.searchsorted(built.ts_s, ts_s, side="right")) - 1
+        theirs = int(np.searchsorted(given.ts_s, ts_s, side="right")) - 1
+        size = int(given.sizes[theirs])
+        assert built.sizes[ours] == size
+        np.testing.assert_allclose(built.rows[ours, :size, :2], given.rows[theirs, :size, :2], rtol=1e-9)
