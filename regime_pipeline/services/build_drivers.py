@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regime_pipeline.market.bars import Bars
+from regime_pipeline.market.bars import Bars, IntArray
 from regime_pipeline.market.composite import ChainState, CompositeSpec, Membership, build_composite
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Driver, Universe
@@ -42,34 +42,44 @@ def build_drivers(work: Work, universe: Universe, timeframe: Timeframe) -> Drive
     A changed component bar at S re-derives the chain from S on, so that stored composites always equal a rebuild.
     """
     summary = DriverSummary()
-    derived = [driver for driver in universe.drivers if driver.kind != "dominance"]
-    marked = work.marks.take(Stage.DRIVER, timeframe, [driver_series(driver.name) for driver in derived])
-    memberships = load_memberships(work, universe) if marked else {}
-    for driver in derived:
-        series = driver_series(driver.name)
-        if series not in marked:
-            continue
-        from_s = marked[series]
-        removed = 0
+    derived = {driver_series(driver.name): driver for driver in universe.drivers if driver.kind != "dominance"}
+    marked = work.marks.take(Stage.DRIVER, timeframe, list(derived))
+    if not marked:
+        return summary
+    memberships = load_memberships(work, universe)
+    rows: dict[str, BarRows] = {}
+    changed: dict[str, int] = {}
+    for series, from_s in marked.items():
+        driver = derived[series]
+        gaps_s = np.empty(0, dtype=np.int64)
         if driver.kind == "major":
-            rows, gaps_s = _copy_major(work, universe, driver, timeframe, from_s), np.empty(0, dtype=np.int64)
+            rows[series] = _copy_major(work, universe, driver, timeframe, from_s)
         else:
-            rows, gaps_s = _build_composite(work, universe, driver, timeframe, from_s, memberships.get(driver.name))
-            removed = work.bars.remove(BarTable.DRIVERS, timeframe, series, from_s, rows.bars.ts_s)
+            rows[series], gaps_s = _build_composite(work, universe, driver, timeframe, from_s, memberships.get(driver.name))
+            removed = work.bars.remove(BarTable.DRIVERS, timeframe, series, from_s, rows[series].bars.ts_s)
             summary.removed += removed
-            end_s = int(rows.bars.ts_s[-1]) + timeframe.seconds if len(rows.bars) else from_s
-            work.bars.record_gaps(timeframe, COMPOSITE, {series: gaps_s}, (from_s, max([end_s, *(gaps_s + 1).tolist()[-1:]])))
-        saved = work.bars.save(BarTable.DRIVERS, timeframe, {series: rows})
-        changed = dict(saved.first_written_s)
-        if removed:  # the bar after a removed one steps from another
-            changed[series] = from_s
-        mark_consequences(work, universe, BarTable.DRIVERS, timeframe, changed)
-        summary.written += saved.written
-        summary.unchanged += saved.unchanged
-        n = len(rows.bars)
-        components = None if rows.component_count is None or not n else int(rows.component_count[-1])
-        summary.drivers[driver.name] = DriverRows(n, int(rows.bars.ts_s[-1]) if n else None, components, len(gaps_s))
+            if removed:  # the bar after a removed one steps from another
+                changed[series] = from_s
+            _note_gaps(work, timeframe, series, from_s, rows[series].bars, gaps_s)
+        summary.drivers[driver.name] = _describe(rows[series], len(gaps_s))
+    saved = work.bars.save(BarTable.DRIVERS, timeframe, rows)
+    first_s = {**saved.first_written_s, **changed}
+    mark_consequences(work, universe, BarTable.DRIVERS, timeframe, first_s)
+    summary.written += saved.written
+    summary.unchanged += saved.unchanged
     return summary
+
+
+def _note_gaps(work: Work, timeframe: Timeframe, series: str, from_s: int, bars: Bars, gaps_s: IntArray) -> None:
+    """Record the grid times without a composite bar between the first derived bar and the newest component bar."""
+    newest_s = max([from_s, *bars.ts_s[-1:].tolist(), *gaps_s[-1:].tolist()])
+    work.bars.record_gaps(timeframe, COMPOSITE, {series: gaps_s}, (from_s, newest_s + timeframe.seconds))
+
+
+def _describe(rows: BarRows, gaps: int) -> DriverRows:
+    last_s = int(rows.bars.ts_s[-1]) if len(rows.bars) else None
+    components = int(rows.component_count[-1]) if rows.component_count is not None and len(rows.bars) else None
+    return DriverRows(len(rows.bars), last_s, components, gaps)
 
 
 def _copy_major(work: Work, universe: Universe, driver: Driver, timeframe: Timeframe, from_s: int) -> BarRows:
@@ -81,7 +91,7 @@ def _copy_major(work: Work, universe: Universe, driver: Driver, timeframe: Timef
 
 def _build_composite(
     work: Work, universe: Universe, driver: Driver, timeframe: Timeframe, from_s: int, membership: Membership | None
-) -> tuple[BarRows, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+) -> tuple[BarRows, IntArray]:
     """Extend the chain from its last bar before `from_s`, or build it from the first component bar there is."""
     table = BarTable.MAJORS if driver.kind == "composite" else BarTable.TOKENS
     names = [universe.major(contract).series for contract in driver.components] if driver.kind == "composite" else list(membership or {})

@@ -173,6 +173,8 @@ class PostgresBars:
             " and (series, timestamp) not in (select s, to_timestamp(t) from unnest(%s::text[], %s::float8[]) as still (s, t))",
             (timeframe.value, names, source, *window_s, [names[i] for i in code], ts_s.tolist()),
         )
+        if not n:
+            return 0
         columns: dict[str, bulk.Column] = {
             "series": bulk.text(code, names),
             "timeframe": bulk.constant(timeframe.value, n),

@@ -292,9 +292,13 @@ def fetch_columns(
     """
     with psycopg.ClientCursor(conn) as cursor:
         bound = sql.SQL(cursor.mogrify(query, params))  # type: ignore[arg-type]  # bound once, used twice
+    text = query if isinstance(query, str) else query.as_string(conn)
     with conn.cursor(binary=True) as cursor:
-        description = cursor.execute(sql.SQL("select * from ({}) as q limit 0").format(bound)).description or []
-        kinds = {column.name: _kind_of(column.name, column.type_code) for column in description}
+        kinds = _KNOWN_QUERIES.get(text)
+        if kinds is None:
+            description = cursor.execute(sql.SQL("select * from ({}) as q limit 0").format(bound)).description or []
+            kinds = {column.name: _kind_of(column.name, column.type_code) for column in description}
+            _KNOWN_QUERIES[text] = kinds
         # Each column comes as one value: a message per row would cost more than all the rest.
         wanted = sql.SQL(", ").join(sql.SQL(kind.expression).format(sql.Identifier(name)) for name, kind in kinds.items())
         row = cursor.execute(sql.SQL("select {} from ({}) as q").format(wanted, bound)).fetchone() or ()
@@ -325,6 +329,10 @@ _KINDS: Final[dict[str, _Kind]] = {
     "text": _Kind("array_agg({})", None, str),
     "bytea": _Kind("array_agg({})", None, bytes),
 }
+
+
+_KNOWN_QUERIES: Final[dict[str, dict[str, _Kind]]] = {}
+"""Columns of the queries asked so far: a live minute asks the same ones again. Their number is that of our query texts."""
 
 
 def _kind_of(name: str, oid: int) -> _Kind:

@@ -25,6 +25,8 @@ class PostgresMarks:
 
     def add(self, stage: Stage, timeframe: Timeframe, first_s: Mapping[str, int]) -> None:
         """Mark series for derivation from a bar on; an older mark of the same series stays."""
+        if not first_s:
+            return
         rows = sorted(first_s.items())  # in one order, so that two writers cannot deadlock
         self._conn.execute(
             "insert into derivation_marks as t (stage, series, timeframe, from_ts)"
