@@ -18,10 +18,11 @@ _PRICES = ("open_usd", "high_usd", "low_usd", "close_usd", "volume")
 _BAR_COLUMNS = sql.SQL("b.timestamp, b.open_usd, b.high_usd, b.low_usd, b.close_usd, b.volume, b.bars_used, b.expected_bars")
 
 _MAY_REPLACE = (
-    "not (t.source = 'rollup' and t.bars_used = t.expected_bars and excluded.source <> 'rollup')"
-    " and not (t.source <> 'rollup' and excluded.source = 'rollup' and excluded.bars_used < excluded.expected_bars)"
+    "not (t.source is not distinct from 'rollup' and t.bars_used = t.expected_bars and excluded.source is distinct from 'rollup')"
+    " and not (t.source is distinct from 'rollup' and excluded.source is not distinct from 'rollup'"
+    " and excluded.bars_used < excluded.expected_bars)"
 )
-"""Specs 1.2: a complete rollup before the vendor's bar, that before a partial rollup."""
+"""Specs 1.2: a complete rollup before the vendor's bar, that before a partial rollup. Composites have no source (NULL)."""
 
 
 class PostgresBars:
@@ -45,7 +46,7 @@ class PostgresBars:
             key,
             group_by=key_columns,
             first="timestamp",
-            extra_where=None if table is BarTable.DRIVERS else _MAY_REPLACE,
+            extra_where=_MAY_REPLACE,
         )
         located = {join_series(table, names): int(at.timestamp()) for names, at in first.items()}
         return Saved(count.inserted + count.updated, count.unchanged, located)
