@@ -62,7 +62,7 @@ function drawTrack(timeframe) {
   const target = document.getElementById("chart-" + timeframe);
   const track = data.tracks.find((each) => each.driver === chosen && each.timeframe === timeframe);
   target.classList.toggle("empty", !track);
-  if (!track) { Plotly.purge(target); target.textContent = "No bars of " + chosen + " on " + timeframe + " in this data."; return; }
+  if (!track) { Plotly.purge(target); target.textContent = "No state of " + chosen + " on " + timeframe + " in this data."; return; }
   if (!target.classList.contains("js-plotly-plot")) target.textContent = "";
   const x = stamps(track.t);
   const lower = { yaxis: "y2", showlegend: false };
