@@ -15,7 +15,7 @@ from regime_pipeline.ports import BarTable, Stage, Work
 from regime_pipeline.services.derivation import driver_series
 from regime_pipeline.trend import record as trend_record
 from regime_pipeline.trend.decay import CHUNK_BARS
-from regime_pipeline.trend.engine import Advance, EngineCarry, MissingTapeError, SeriesEngine, Tape, TapeChunk, chunks_needed
+from regime_pipeline.trend.engine import Advance, EngineCarry, MissingTapeError, SeriesEngine, Tape, TapeChunk, chunks_needed, step_singles
 from regime_pipeline.trend.profile import V5, Profile
 
 ANCHOR_BARS: Final = 720
@@ -78,7 +78,7 @@ def advance_trend(
     work.trend.ensure_positions(timeframe, tickers)
     delta_from: dict[str, int] = {}
     for tasks in _batches(_prepare(work, timeframe, profile, marked, summary)):
-        advances = {task.series: _step(work, timeframe, task) for task in tasks}
+        advances = _step_all(work, timeframe, tasks)
         saved = work.trend.save(timeframe, profile.engine_version, profile.constants.strength_scale, advances)
         work.trend.save_tapes(timeframe, _tapes_of(tasks))
         work.trend.save_carries(timeframe, profile.engine_version, {task.series: task.checkpoints for task in tasks})
@@ -167,6 +167,24 @@ def _batches(tasks: Iterator[_Task]) -> Iterator[list[_Task]]:
         yield batch
 
 
+def _step_all(work: Work, timeframe: Timeframe, tasks: list[_Task]) -> dict[str, Advance]:
+    """Step every series of a batch: those with a single bar together as far as that goes, the others each over its bars."""
+    singles = [task for task in tasks if len(task.bars) == 1]
+    advances: dict[str, Advance] = {}
+    if len(singles) > 1:
+        done = step_singles([task.engine for task in singles], Bars.concat([task.bars for task in singles]))
+        for task, advance in zip(singles, done, strict=True):
+            if advance is not None:
+                advances[task.series] = advance
+                _checkpoint(task, timeframe, int(task.bars.ts_s[0]))
+    return {task.series: advances.get(task.series) or _step(work, timeframe, task) for task in tasks}
+
+
+def _checkpoint(task: _Task, timeframe: Timeframe, ts_s: int, *, is_anchor: bool = False) -> None:
+    carry = task.engine.carry
+    task.checkpoints.append((ts_s, carry.bars_seen, carry.to_bytes(), is_anchor or _is_anchor(ts_s, timeframe)))
+
+
 def _step(work: Work, timeframe: Timeframe, task: _Task) -> Advance:
     """Step a series over its bars, in pieces that end on anchor bars, and keep the checkpoints and tape chunks of each piece."""
     ends = _piece_ends(task.bars, timeframe)
@@ -177,9 +195,7 @@ def _step(work: Work, timeframe: Timeframe, task: _Task) -> Advance:
         before = closes[: len(task.closes_before) + begin] if begin else task.closes_before
         bars = task.bars[begin:end] if len(ends) > 1 else task.bars
         parts.append(_advance_loading(work, timeframe, task, bars, before))
-        carry = task.engine.carry
-        is_anchor = end < len(task.bars) or _is_anchor(int(task.bars.ts_s[end - 1]), timeframe)
-        task.checkpoints.append((int(task.bars.ts_s[end - 1]), carry.bars_seen, carry.to_bytes(), is_anchor))
+        _checkpoint(task, timeframe, int(task.bars.ts_s[end - 1]), is_anchor=end < len(task.bars))
         begin = end
     return parts[0] if len(parts) == 1 else Advance.concat(parts)
 
@@ -218,6 +234,8 @@ def _is_anchor(ts_s: int, timeframe: Timeframe) -> bool:
 
 def _piece_ends(bars: Bars, timeframe: Timeframe) -> list[int]:
     """Ends (exclusive) of the pieces of a run: after the last bar of each anchor period, and after the last bar."""
+    if len(bars) == 1:
+        return [1]
     period = (bars.ts_s // timeframe.seconds) // ANCHOR_BARS
     return [*(np.flatnonzero(np.diff(period)) + 1).tolist(), len(bars)]
 

@@ -78,6 +78,8 @@ create table lowcap_positions (
     check (total_quantity >= 0),
     check ((status = 'regime_driver') = (token_chain = 'regime'))
 );
+-- Snapshots are rewritten at every bar: kept whole in the row (compressing one costs more than writing it), with room to stay on the page.
+alter table lowcap_positions set (toast_tuple_target = 8160, fillfactor = 50);
 create index lowcap_positions_status on lowcap_positions (timeframe, status);
 create index lowcap_positions_trade on lowcap_positions (current_trade_id);
 comment on table lowcap_positions is 'One row per token (or regime driver) and timeframe: its money and its current state.';

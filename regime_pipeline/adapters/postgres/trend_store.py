@@ -173,13 +173,16 @@ class PostgresTrend:
             "bars_seen": bulk.int4([row[2] for row in flat]),
             "is_anchor": bulk.boolean([row[4] for row in flat]),
         }
-        bulk.upsert(self._conn, "engine_checkpoints", columns, _STATE_KEY)
+        first = {series: rows[0][0] for series, rows in carries.items() if rows}
         newest = {series: rows[-1][0] for series, rows in carries.items() if rows}
+        # What is replaced goes first, so that the rest is a plain COPY: a third of the cost of an upsert, a thousand times a minute.
         self._conn.execute(
-            "delete from engine_checkpoints as t using unnest(%s::text[], %s::float8[]) as w (series, newest_s)"
-            " where t.series = w.series and t.timeframe = %s and t.ts < to_timestamp(w.newest_s) and not t.is_anchor",
-            _bounds(timeframe, newest),
+            "delete from engine_checkpoints as t using unnest(%s::text[], %s::float8[], %s::float8[]) as w (series, first_s, newest_s)"
+            " where t.series = w.series and t.timeframe = %s and (t.ts >= to_timestamp(w.first_s)"
+            " or t.ts < to_timestamp(w.newest_s) and not t.is_anchor)",
+            (list(first), list(first.values()), list(newest.values()), timeframe.value),
         )
+        bulk.copy_into(self._conn, "engine_checkpoints", list(columns), list(columns.values()))
 
     def save_tapes(self, timeframe: Timeframe, chunks: Sequence[tuple[str, int, TapeChunk]]) -> None:
         """Save tape chunks (series, S3 start, chunk)."""
@@ -226,9 +229,7 @@ class PostgresTrend:
             " from unnest(%s::text[], %s::text[], %s::text[]) as w (series, contract, chain)"
             " cross join lateral (select * from state_features as s where s.series = w.series and s.timeframe = %s order"
             " by s.ts desc limit 1) as f"
-            " where (p.token_contract, p.token_chain, p.timeframe) = (w.contract, w.chain, %s)"
-            " and (p.features -> 'ta' -> 'meta' ->> 'ts' is distinct from f.features -> 'ta' -> 'meta' ->> 'ts' or not"
-            " p.features @> f.features)",
+            " where (p.token_contract, p.token_chain, p.timeframe) = (w.contract, w.chain, %s)",
             (names, contracts, chains, timeframe.value, timeframe.value),
         )
 

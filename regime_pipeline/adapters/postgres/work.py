@@ -1,5 +1,6 @@
 """The unit of work on Postgres: one connection, one transaction, and the stores that share it."""
 
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,14 +78,50 @@ class PostgresWork:
         return PostgresRegime(self.conn)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class PostgresStores:
-    """Opens transactions on the database at `url` (password included, so never printed)."""
+    """Opens transactions on the database at `url` (password included, so never printed).
+
+    A connection is kept for the next transaction: a new one costs as much as a small step, and a minute has five of them.
+    """
 
     url: str = field(repr=False)
+    _idle: list[psycopg.Connection] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """See to it that nobody has to remember to close."""
+        weakref.finalize(self, _close_all, self._idle)
 
     @contextmanager
     def open(self) -> Iterator[PostgresWork]:
         """Begin a transaction: commits when left without an error, rolls back otherwise."""
-        with open_connection(self.url) as conn:
-            yield PostgresWork(conn)
+        conn = self._connect()
+        try:
+            with conn.transaction():
+                yield PostgresWork(conn)
+        finally:
+            if conn.closed:
+                conn.close()
+            else:
+                self._idle.append(conn)
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        _close_all(self._idle)
+
+    def _connect(self) -> psycopg.Connection:
+        while self._idle:
+            conn = self._idle.pop()
+            try:
+                conn.execute("select")
+                conn.rollback()
+            except psycopg.OperationalError:  # the server went away in between
+                conn.close()
+            else:
+                return conn
+        return open_connection(self.url)
+
+
+def _close_all(connections: list[psycopg.Connection]) -> None:
+    while connections:
+        connections.pop().close()
