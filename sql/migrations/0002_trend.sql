@@ -194,6 +194,8 @@ comment on column engine_tape.timeframe is 'Bar length: 1m, 5m, 15m, 1h, 4h or 1
 comment on column engine_tape.s3_start_ts is 'Bar on which the S3 began, UTC.';
 comment on column engine_tape.chunk is 'Number of the chunk, from 0.';
 comment on column engine_tape.data is 'Packed rows of the chunk, in the layout of the engine version.';
+comment on column engine_tape.close_min is 'Lowest close of the chunk, price.';
+comment on column engine_tape.close_max is 'Highest close of the chunk, price.';
 
 create table sr_levels (
     series       text not null,
