@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, da
 from regime_pipeline.settings import Settings, child_environment
 
 WORKSPACE: Final = SQL_FOLDER.parent / "workspace.yaml"
+_CLAIMS: Final[list[TextIO]] = []
 FIRST_PORT: Final = 3000
 START_TIMEOUT_S: Final = 180
 STOP_TIMEOUT_S: Final = 20
@@ -203,10 +205,26 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def _free_port(host: str) -> int:
+    """Find a free port that no other starting `regime up` has its eye on: the web server binds only seconds later."""
     for port in range(FIRST_PORT, FIRST_PORT + 100):
-        if _is_free(host, port):
+        if _is_free(host, port) and _claim(port):
             return port
     raise UpError(f"no port from {FIRST_PORT} to {FIRST_PORT + 99} is free on {host}. Name one with --port.")
+
+
+def _claim(port: int) -> bool:
+    """Hold a port against other processes of ours for as long as this one lives."""
+    try:
+        claim = (Path(tempfile.gettempdir()) / f"regime-port-{port}.lock").open("a")
+    except PermissionError:  # another user's, who may or may not live
+        return False
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.close()
+        return False
+    _CLAIMS.append(claim)
+    return True
 
 
 def _is_free(host: str, port: int) -> bool:
