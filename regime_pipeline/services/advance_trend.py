@@ -14,9 +14,9 @@ from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarTable, Stage, Work
 from regime_pipeline.services.derivation import driver_series
 from regime_pipeline.trend import record as trend_record
-from regime_pipeline.trend.decay import CHUNK_BARS
 from regime_pipeline.trend.engine import Advance, EngineCarry, MissingTapeError, SeriesEngine, Tape, TapeChunk, chunks_needed, step_singles
 from regime_pipeline.trend.profile import V5, Profile
+from regime_pipeline.trend.tape import CHUNK_BARS
 
 ANCHOR_BARS: Final = 720
 """A checkpoint is kept every so many bars of the grid: a correction replays at most that much before the bar it changed."""

@@ -9,16 +9,9 @@ arithmetic on what one pass has left behind:
 - RSI looks back 14 changes, so a window's last ten values are the series' own;
 - ADX forgets its seed: past `ADX_MEMORY_BARS` a window's ADX is the series' own to float64 (13/14)^512 = 3e-17;
 - a window of equal closes has slopes of exactly 0, as its own EMAs and AVWAP would: two such windows must tie, not differ by noise;
-- two zigzags that have the same last two pivots and confirm the second on the same bar agree for ever after. So a few *guide*
-  zigzags run along, one bar at a time: that of the longest window, and fresh ones whenever the newest has confirmed nothing for
-  `GUIDE_PATIENCE_BARS`. The newest leaves its counts at every bar; a shorter window walks its own zigzag from its start only
-  until it meets a guide. A zigzag that waits for a close beyond an old extreme skips whole chunks by their lowest and highest
-  close. (A price that rises for hundreds of bars without one reversal has nothing to meet: then the walk is as long as the window.)
+- the zigzags of the windows meet guides that run along: `zigzag.py`.
 
-What one pass leaves behind is the *tape*: one row of `TAPE_COLUMNS` doubles per bar since the S3 start bar (row 0), in chunks of
-`CHUNK_BARS`. `chunks[k]` is the row of `pool` that holds chunk k, or -1 when it is not in memory: a live step loads only the few
-chunks it will read, and the number of a missing one is returned instead of a guess. `extremes[k]` is (lowest, highest) close of
-chunk k, known for every chunk.
+What one pass leaves behind is the tape: `tape.py`.
 """
 
 import math
@@ -33,58 +26,35 @@ from regime_pipeline.indicators.record import INDEX
 from regime_pipeline.jit import kernel
 from regime_pipeline.trend.profile import Constants
 from regime_pipeline.trend.scores import clamp01, sigmoid
+from regime_pipeline.trend.tape import (
+    CHUNK_BARS,
+    GUIDE_COLUMNS,
+    M_PIVOTS,
+    M_RISES,
+    T_ATR,
+    T_CLOSE,
+    T_EMA144,
+    T_EMA250,
+    T_EMA333,
+    T_GUIDE,
+    T_HIGH,
+    T_LOW,
+    T_SUM_ATR,
+    T_SUM_CV,
+    T_SUM_V,
+    FloatArray,
+    IntArray,
+    has_bars,
+    tape_get,
+)
+from regime_pipeline.trend.zigzag import GUIDES_SIZE, LAMBDAS, Z_MARKS, Z_SIZE, step_guides, structure, window_structure
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int32]
-
-CHUNK_BARS: Final = 32
-T_CLOSE: Final = 0
-T_HIGH: Final = 1
-T_LOW: Final = 2
-T_ATR: Final = 3  # ATR(14) over the bars since the S3 start
-T_SUM_V: Final = 4  # running sums since the S3 start, this bar included; each of these two is followed by its rounding
-T_SUM_CV: Final = 6
-T_SUM_ATR: Final = 8  # of ATR/close
-T_EMA144: Final = 9
-T_EMA250: Final = 10
-T_EMA333: Final = 11
-T_GUIDE: Final = 12  # two blocks, for lambda 1.2 and 1.4: first bar of the newest guide, then its ZIGZAG_MARKS
-GUIDE_COLUMNS: Final = 6
-ZIGZAG_MARKS: Final = 5
-M_CONFIRMED: Final = 0  # bar on which the newest pivot was confirmed, -1 before the first
-M_LAST: Final = 1  # signed pivot: index + 1 for a high, -(index + 1) for a low, 0 for none
-M_PREVIOUS: Final = 2
-M_PIVOTS: Final = 3
-M_RISES: Final = 4
-TAPE_COLUMNS: Final = T_GUIDE + 2 * GUIDE_COLUMNS
-
-LAMBDAS: Final = np.array([1.2, 1.4])
 QUIET_ATR_FRAC: Final = 0.003
 """Below this mean ATR/close a reversal needs lambda 1.4 instead of 1.2."""
 ADX_MEMORY_BARS: Final = 512
 ATR_SEED_BARS: Final = 14
-N_GUIDES: Final = 4
-"""Guide 0 is the zigzag of the longest window; the others take turns."""
-GUIDE_PATIENCE_BARS: Final = 96
-"""Measured on BTC 1m: half the windows meet a guide within 36 bars, nine of ten within 330."""
-
 # --- layout of the decay part of the trend carry ---------------------------------------------------------------------------------
-Z_DIRECTION: Final = 0  # 0 none, 1 up, -1 down
-Z_FIRST: Final = 1  # bar it began at, that bar's close and ATR
-Z_BASE: Final = 2
-Z_BASE_ATR: Final = 3
-Z_HIGH_AT: Final = 4  # running extremes: bar, close, ATR of that bar
-Z_HIGH: Final = 5
-Z_HIGH_ATR: Final = 6
-Z_LOW_AT: Final = 7
-Z_LOW: Final = 8
-Z_LOW_ATR: Final = 9
-Z_MARKS: Final = 10  # the ZIGZAG_MARKS
-Z_LAST_HIGH: Final = 15  # close of the newest high pivot, NaN for none
-Z_LAST_LOW: Final = 16
-Z_SIZE: Final = 17
 D_GUIDES: Final = 0  # two blocks: number of guides begun, then N_GUIDES zigzags
-GUIDES_SIZE: Final = 1 + N_GUIDES * Z_SIZE
 D_ADX: Final = 2 * GUIDES_SIZE  # ADX machine of the longest window
 D_ATR: Final = D_ADX + ind.ADX_SIZE  # ATR since the S3 start; the sum of the true ranges while there are fewer than fourteen
 D_FLAT: Final = D_ATR + 1  # bar since which all closes are equal
@@ -98,196 +68,6 @@ I_RSI_SLOPE: Final = INDEX["rsi_slope_10"]
 _KEEP = np.array([1.0 - 2.0 / 145.0, 1.0 - 2.0 / 251.0, 1.0 - 2.0 / 334.0])
 _WILDER_KEEP = 13.0 / 14.0
 _FORGOTTEN = -80.0  # exp(-80) of a seed's difference is far below float64's notice
-
-
-@kernel
-def tape_get(pool: FloatArray, chunks: IntArray, bar: int, column: int) -> float:
-    """Value of one tape cell."""
-    return pool[chunks[bar // CHUNK_BARS], bar % CHUNK_BARS, column]
-
-
-@kernel
-def has_bars(chunks: IntArray, first: int, last: int) -> int:
-    """-1 when the chunks of bars first..last are in memory, else the first missing chunk."""
-    for k in range(first // CHUNK_BARS, last // CHUNK_BARS + 1):
-        if chunks[k] < 0:
-            return k
-    return -1
-
-
-@kernel
-def _new_high(z: FloatArray, bar: int, close: float, atr: float) -> None:
-    z[Z_HIGH_AT] = bar
-    z[Z_HIGH] = close
-    z[Z_HIGH_ATR] = atr
-
-
-@kernel
-def _new_low(z: FloatArray, bar: int, close: float, atr: float) -> None:
-    z[Z_LOW_AT] = bar
-    z[Z_LOW] = close
-    z[Z_LOW_ATR] = atr
-
-
-@kernel
-def start_zigzag(z: FloatArray, bar: int, close: float, atr: float) -> None:
-    """A zigzag at its first bar."""
-    z[Z_DIRECTION] = 0.0
-    z[Z_FIRST] = bar
-    z[Z_BASE] = close
-    z[Z_BASE_ATR] = atr
-    _new_high(z, bar, close, atr)
-    _new_low(z, bar, close, atr)
-    z[Z_MARKS : Z_MARKS + ZIGZAG_MARKS] = 0.0
-    z[Z_MARKS + M_CONFIRMED] = -1.0
-    z[Z_LAST_HIGH] = np.nan
-    z[Z_LAST_LOW] = np.nan
-
-
-@kernel
-def _add_pivot(z: FloatArray, bar: int, pivot: int, close: float, is_high: bool) -> None:
-    z[Z_MARKS + M_CONFIRMED] = bar
-    z[Z_MARKS + M_PREVIOUS] = z[Z_MARKS + M_LAST]
-    z[Z_MARKS + M_LAST] = pivot + 1 if is_high else -(pivot + 1)
-    z[Z_MARKS + M_PIVOTS] += 1.0
-    kind = Z_LAST_HIGH if is_high else Z_LAST_LOW
-    if close > z[kind]:
-        z[Z_MARKS + M_RISES] += 1.0
-    z[kind] = close
-
-
-@kernel
-def step_zigzag(z: FloatArray, bar: int, row: FloatArray, lam: float) -> bool:
-    """Advance a zigzag by the tape row of a bar; True when the bar confirmed a pivot.
-
-    A reversal needs `lam` ATR (that of the extreme) by close, or a quarter less by the bar's range, three bars after the extreme,
-    which itself lies four bars after the last pivot.
-    """
-    close = row[T_CLOSE]
-    atr = row[T_ATR]
-    if close > z[Z_HIGH]:
-        _new_high(z, bar, close, atr)
-    if close < z[Z_LOW]:
-        _new_low(z, bar, close, atr)
-    if z[Z_DIRECTION] == 0.0:
-        need = lam * z[Z_BASE_ATR]
-        if close - z[Z_BASE] >= need:
-            z[Z_DIRECTION] = 1.0
-            _add_pivot(z, bar, int(z[Z_FIRST]), z[Z_BASE], False)
-        elif z[Z_BASE] - close >= need:
-            z[Z_DIRECTION] = -1.0
-            _add_pivot(z, bar, int(z[Z_FIRST]), z[Z_BASE], True)
-        return z[Z_DIRECTION] != 0.0
-    last_pivot = abs(z[Z_MARKS + M_LAST]) - 1.0
-    if z[Z_DIRECTION] > 0.0:
-        at = z[Z_HIGH_AT]
-        if bar - at < 3.0 or at - last_pivot < 4.0:
-            return False
-        if z[Z_HIGH] - close >= lam * z[Z_HIGH_ATR] or z[Z_HIGH] - row[T_LOW] >= (lam - 0.25) * z[Z_HIGH_ATR]:
-            _add_pivot(z, bar, int(at), z[Z_HIGH], True)
-            z[Z_DIRECTION] = -1.0
-            _new_low(z, bar, close, atr)
-            return True
-        return False
-    at = z[Z_LOW_AT]
-    if bar - at < 3.0 or at - last_pivot < 4.0:
-        return False
-    if close - z[Z_LOW] >= lam * z[Z_LOW_ATR] or row[T_HIGH] - z[Z_LOW] >= (lam - 0.25) * z[Z_LOW_ATR]:
-        _add_pivot(z, bar, int(at), z[Z_LOW], False)
-        z[Z_DIRECTION] = 1.0
-        _new_high(z, bar, close, atr)
-        return True
-    return False
-
-
-@kernel
-def _structure(z: FloatArray, pivots: float, rises: float, last: int) -> float:
-    """Share of successive pivots of a kind that did not rise, the running extreme counted when it stands well apart."""
-    at = int(z[Z_HIGH_AT]) if z[Z_DIRECTION] > 0.0 else int(z[Z_LOW_AT])
-    if z[Z_DIRECTION] != 0.0 and last - at >= 3 and at - (abs(z[Z_MARKS + M_LAST]) - 1.0) >= 4.0:
-        pivots += 1.0
-        rising = z[Z_HIGH] > z[Z_LAST_HIGH] if z[Z_DIRECTION] > 0.0 else z[Z_LOW] > z[Z_LAST_LOW]
-        rises += 1.0 if rising else 0.0
-    # kinds alternate, so all but the first two pivots have a predecessor of their kind
-    return 0.5 if pivots < 4.0 else 1.0 - rises / (pivots - 2.0)
-
-
-@kernel
-def newest_guide(guides: FloatArray) -> int:
-    """Offset of the newest guide in its block."""
-    begun = int(guides[0])
-    return 1 + Z_SIZE * (0 if begun == 1 else 1 + (begun - 2) % (N_GUIDES - 1))
-
-
-@kernel
-def _guide_from(guides: FloatArray, first: float) -> int:
-    """Offset of the guide that began at bar `first`, -1 when it has been replaced."""
-    for slot in range(min(N_GUIDES, int(guides[0]))):
-        if guides[1 + Z_SIZE * slot + Z_FIRST] == first:
-            return 1 + Z_SIZE * slot
-    return -1
-
-
-@kernel
-def step_guides(guides: FloatArray, bar: int, row: FloatArray, lam: float, marks: int) -> None:
-    """Advance the guides of a block by a bar, begin a fresh one when the newest has gone quiet, leave the newest's marks."""
-    if bar == 1:
-        guides[:] = 0.0
-        guides[0] = 1.0
-        start_zigzag(guides[1 : 1 + Z_SIZE], bar, row[T_CLOSE], row[T_ATR])
-    for slot in range(min(N_GUIDES, int(guides[0]))):
-        step_zigzag(guides[1 + Z_SIZE * slot : 1 + Z_SIZE * (slot + 1)], bar, row, lam)
-    at = newest_guide(guides)
-    if bar - max(guides[at + Z_FIRST], guides[at + Z_MARKS + M_CONFIRMED]) >= GUIDE_PATIENCE_BARS:
-        guides[0] += 1.0
-        at = newest_guide(guides)
-        start_zigzag(guides[at : at + Z_SIZE], bar, row[T_CLOSE], row[T_ATR])
-        step_zigzag(guides[at : at + Z_SIZE], bar, row, lam)
-    row[marks] = guides[at + Z_FIRST]
-    for m in range(ZIGZAG_MARKS):
-        row[marks + 1 + m] = guides[at + Z_MARKS + m]
-
-
-@kernel
-def _waits_for_extreme(z: FloatArray) -> bool:
-    """Whether nothing can happen before a close beyond the running extreme: it lies too near the last pivot to be one."""
-    at = z[Z_HIGH_AT] if z[Z_DIRECTION] > 0.0 else z[Z_LOW_AT]
-    return z[Z_DIRECTION] != 0.0 and at - (abs(z[Z_MARKS + M_LAST]) - 1.0) < 4.0
-
-
-@kernel
-def _window_structure(
-    guides: FloatArray, marks: int, first: int, last: int, lam: float, pool: FloatArray, chunks: IntArray, extremes: FloatArray
-) -> float:
-    """Structure of the window first..last: walk its own zigzag until it meets a guide. -(k + 1) asks for chunk k."""
-    z = np.empty(Z_SIZE)
-    start_zigzag(z, first, tape_get(pool, chunks, first, T_CLOSE), tape_get(pool, chunks, first, T_ATR))
-    bar = first
-    while bar <= last:
-        chunk = bar // CHUNK_BARS
-        if bar % CHUNK_BARS == 0 and _waits_for_extreme(z):
-            while (chunk + 1) * CHUNK_BARS <= last and (
-                extremes[chunk, 1] <= z[Z_HIGH] if z[Z_DIRECTION] > 0.0 else extremes[chunk, 0] >= z[Z_LOW]
-            ):
-                chunk += 1
-            bar = chunk * CHUNK_BARS
-        if chunks[chunk] < 0:
-            return -1.0 - chunk
-        row = pool[chunks[chunk], bar % CHUNK_BARS]
-        if (
-            step_zigzag(z, bar, row, lam)
-            and row[marks + 1 + M_CONFIRMED] == bar
-            and row[marks + 1 + M_LAST] == z[Z_MARKS + M_LAST]
-            and row[marks + 1 + M_PREVIOUS] == z[Z_MARKS + M_PREVIOUS]
-        ):
-            at = _guide_from(guides, row[marks])
-            if at >= 0:
-                guide = guides[at : at + Z_SIZE]
-                pivots = z[Z_MARKS + M_PIVOTS] + guide[Z_MARKS + M_PIVOTS] - row[marks + 1 + M_PIVOTS]
-                rises = z[Z_MARKS + M_RISES] + guide[Z_MARKS + M_RISES] - row[marks + 1 + M_RISES]
-                return _structure(guide, pivots, rises, last)
-        bar += 1
-    return _structure(z, z[Z_MARKS + M_PIVOTS], z[Z_MARKS + M_RISES], last)
 
 
 @kernel
@@ -556,10 +336,10 @@ def decay(
         guides = d[D_GUIDES + block * GUIDES_SIZE : D_GUIDES + (block + 1) * GUIDES_SIZE]
         if w == 0:
             longest = guides[1 : 1 + Z_SIZE]
-            parts[1, w] = _structure(longest, longest[Z_MARKS + M_PIVOTS], longest[Z_MARKS + M_RISES], t)
+            parts[1, w] = structure(longest, longest[Z_MARKS + M_PIVOTS], longest[Z_MARKS + M_RISES], t)
         else:
             marks = T_GUIDE + block * GUIDE_COLUMNS
-            parts[1, w] = _window_structure(guides, marks, first, t, LAMBDAS[block], pool, chunks, extremes)
+            parts[1, w] = window_structure(guides, marks, first, t, LAMBDAS[block], pool, chunks, extremes)
             if parts[1, w] < 0.0:
                 return int(-parts[1, w]) - 1
         parts[2, w] = 0.5 if flat else sigmoid(-k.edx_vwap_gain * _window_vwap_slope(first, t, k.eps, pool, chunks, ten))

@@ -2,7 +2,7 @@
 
 `SeriesEngine.advance` is the only way to step a series: live it is handed one bar, in a backfill or backtest a year of them, and
 the kernel below it is the same loop. What it knows of the past is an `EngineCarry`, which `to_bytes` makes a checkpoint of, plus
-the tape of the running uptrend (see `decay.py`).
+the tape of the running uptrend (see `tape.py`).
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,10 @@ from regime_pipeline.market.bars import Bars
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.trend import machine
 from regime_pipeline.trend import record as trend_record
-from regime_pipeline.trend.decay import ADX_MEMORY_BARS, CHUNK_BARS, T_CLOSE, TAPE_COLUMNS
+from regime_pipeline.trend.decay import ADX_MEMORY_BARS
 from regime_pipeline.trend.machine import IntArray, step_machine
 from regime_pipeline.trend.profile import Constants, Profile
+from regime_pipeline.trend.tape import CHUNK_BARS, T_CLOSE, TAPE_COLUMNS
 
 FloatArray = NDArray[np.float64]
 

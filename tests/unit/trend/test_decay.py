@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime_pipeline.indicators import kernels as ind
-from regime_pipeline.trend.decay import CHUNK_BARS, D_SIZE, TAPE_COLUMNS, decay, extend_tape, start_tape
+from regime_pipeline.trend.decay import D_SIZE, decay, extend_tape, start_tape
 from regime_pipeline.trend.profile import V4, V5, Constants
+from regime_pipeline.trend.tape import CHUNK_BARS, TAPE_COLUMNS
 from tests import reference
 
 WARM_UP_BARS = 340

@@ -14,10 +14,10 @@ from regime_pipeline.indicators.record import INDEX as REC
 from regime_pipeline.market.bars import Bars, RawBars
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.trend import machine
-from regime_pipeline.trend.decay import CHUNK_BARS
 from regime_pipeline.trend.engine import Advance, EngineCarry, GivenLevels, MissingTapeError, SeriesEngine, Tape, TapeChunk, chunks_needed
 from regime_pipeline.trend.profile import V4, V5, Profile
 from regime_pipeline.trend.record import FLAGS, INDEX, REBUY_SOURCES
+from regime_pipeline.trend.tape import CHUNK_BARS
 from tests.builders import T0, bars
 
 H1 = Timeframe.H1

@@ -10,10 +10,10 @@ from regime_pipeline.indicators.levels import LEVEL_COLUMNS, MAX_LEVELS
 from regime_pipeline.indicators.record import INDEX as REC
 from regime_pipeline.indicators.record import N_FIELDS as N_REC
 from regime_pipeline.trend import machine
-from regime_pipeline.trend.decay import CHUNK_BARS, TAPE_COLUMNS
 from regime_pipeline.trend.machine import NONE, S0, S1, S2, S3, S4
 from regime_pipeline.trend.profile import V5, Constants
 from regime_pipeline.trend.record import FLAGS, INDEX, N_FIELDS, REBUY_SOURCES
+from regime_pipeline.trend.tape import CHUNK_BARS, TAPE_COLUMNS
 
 TS_S = 1_735_689_600
 BEARISH = {"ema20": 90, "ema30": 91, "ema60": 95, "ema144": 100, "ema250": 105, "ema333": 110}
