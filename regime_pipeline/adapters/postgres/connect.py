@@ -62,7 +62,8 @@ def open_connection(url: str, *, autocommit: bool = False) -> psycopg.Connection
     """
     params = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "regime", **_read_url(url)}
     # one worker per query: columns are gathered in the order of their rows, and the machine has other things to do
-    session = "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=15min -c max_parallel_workers_per_gather=0"
+    session = "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=15min"
+    session += " -c max_parallel_workers_per_gather=0 -c client_min_messages=warning"
     params["options"] = f"{params.get('options') or ''} {session}".strip()
     try:
         return psycopg.connect(**params, autocommit=autocommit)  # type: ignore[arg-type]
