@@ -107,20 +107,8 @@ def _table_of(series: str) -> BarTable:
 
 
 def _prepare(work: Work, timeframe: Timeframe, profile: Profile, marked: Mapping[str, int], summary: TrendSummary) -> Iterator[_Task]:
-    """Load where each series stands and what it has to step on; a series whose past changed is rewound first."""
-    version = profile.engine_version
-    newest = work.trend.load_checkpoints(timeframe, version, dict.fromkeys(marked))
-    rewound = {series: first_s for series, first_s in marked.items() if series in newest and newest[series].ts_s >= first_s}
-    if rewound:
-        earlier = work.trend.load_checkpoints(timeframe, version, rewound)
-        for series in rewound:
-            newest.pop(series)
-        newest |= earlier
-        after_s = {series: earlier[series].ts_s if series in earlier else None for series in rewound}
-        work.trend.rewind(timeframe, after_s)
-        work.trend.drop_orphans(timeframe, after_s)
-        summary.replayed += len(rewound)
-    carries = {series: EngineCarry.from_bytes(newest[series].state) if series in newest else EngineCarry() for series in marked}
+    """Load where each series stands and what it has to step on."""
+    carries = _load_carries(work, timeframe, profile.engine_version, marked, summary)
     tapes = _load_tapes(work, timeframe, carries)
     for table in (BarTable.DRIVERS, BarTable.TOKENS):
         mine = [series for series in marked if _table_of(series) is table]
@@ -129,6 +117,30 @@ def _prepare(work: Work, timeframe: Timeframe, profile: Profile, marked: Mapping
         for series, fresh in bars.items():
             engine = SeriesEngine(timeframe, profile, bootstrap_s3=table is BarTable.DRIVERS, carry=carries[series], tape=tapes.get(series))
             yield _Task(series, engine, fresh, closes.get(series, np.empty(0)))
+
+
+def _load_carries(
+    work: Work, timeframe: Timeframe, version: str, marked: Mapping[str, int], summary: TrendSummary
+) -> dict[str, EngineCarry]:
+    """Load the carry each series goes on from: its newest, or the newest before the bar that changed.
+
+    A series without a checkpoint that this engine can read (none yet, another version, another layout) starts again at its first bar.
+    """
+    newest = work.trend.load_checkpoints(timeframe, version, dict.fromkeys(marked))
+    behind = {series: first_s for series, first_s in marked.items() if series in newest and newest[series].ts_s >= first_s}
+    earlier = work.trend.load_checkpoints(timeframe, version, behind) if behind else {}
+    usable = {series: checkpoint for series, checkpoint in newest.items() if series not in behind} | earlier
+    carries = {
+        series: EngineCarry.from_bytes(usable[series].state)
+        if series in usable and EngineCarry.can_read(usable[series].state)
+        else EngineCarry()
+        for series in marked
+    }
+    after_s = {series: carry.last_ts_s for series, carry in carries.items() if series in behind or carry.last_ts_s is None}
+    work.trend.rewind(timeframe, after_s)
+    work.trend.drop_orphans(timeframe, after_s)
+    summary.replayed += sum(1 for series in after_s if series in newest)
+    return carries
 
 
 def _load_closes(

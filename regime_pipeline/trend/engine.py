@@ -206,6 +206,11 @@ class EngineCarry:
         """Both carries as little-endian float64, for a checkpoint."""
         return np.concatenate((self.indicators, self.trend)).astype("<f8").tobytes()
 
+    @staticmethod
+    def can_read(data: bytes) -> bool:
+        """Tell whether a checkpoint has the layout of this engine."""
+        return len(data) == 8 * (ind.CARRY_SIZE + machine.CARRY_SIZE)
+
     @classmethod
     def from_bytes(cls, data: bytes) -> "EngineCarry":
         """Read a checkpoint back.

@@ -108,6 +108,18 @@ def test_earlier_history_that_arrives_late_gives_the_same_as_if_it_had_been_ther
     assert _sums(database) == _sums(other)
 
 
+def test_checkpoints_of_another_layout_are_replayed_from_the_first_bar(database: str, other: str) -> None:
+    now_s = T0 + 345 * HOUR + 70
+    source = generated(UNIVERSE)
+    stores = PostgresStores(database)
+    backfill(stores, source, UNIVERSE, T0, now_s - HOUR, HOURLY)
+    with open_connection(database) as conn:
+        conn.execute("update engine_checkpoints set state = '\\x00'")
+    run_timeframe(stores, source, UNIVERSE, Timeframe.H1, Window(now_s - HOUR, now_s, live=True), now_s)
+    backfill(PostgresStores(other), source, UNIVERSE, T0, now_s, HOURLY)
+    assert _sums(database) == _sums(other)
+
+
 def test_a_token_that_changes_bucket_leaves_the_past_composites_alone(database: str, stores: PostgresStores) -> None:
     now_s = T0 + 30 * DAY + 70
     source = generated(UNIVERSE)
