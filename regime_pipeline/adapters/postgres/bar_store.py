@@ -55,7 +55,7 @@ class PostgresBars:
         """Delete the bars of a derived series from `from_s` on that are not in `keep_ts_s`."""
         statement = sql.SQL(
             "delete from {} where {} and timeframe = %s and timestamp >= to_timestamp(%s)"
-            " and timestamp <> all(select to_timestamp(ts) from unnest(%s::float8[]) as kept (ts))"
+            " and timestamp not in (select to_timestamp(ts) from unnest(%s::float8[]) as kept (ts))"
         ).format(sql.Identifier(table.value), _key_is(table))
         return self._conn.execute(statement, (*split_series(series), timeframe.value, from_s, keep_ts_s.tolist())).rowcount
 
@@ -114,8 +114,8 @@ class PostgresBars:
         names = list(series)
         query = sql.SQL(
             "select k.n::int4 as n, b.timestamp, b.bars_used = b.expected_bars as complete, coalesce(b.source, '') as source"
-            " from {wanted} join {table} as b on {join} and b.timeframe = %s and b.timestamp >= to_timestamp(%s) and"
-            " b.timestamp < to_timestamp(%s)"
+            " from {wanted} cross join lateral (select * from {table} as b where {join} and b.timeframe = %s"
+            " and b.timestamp >= to_timestamp(%s) and b.timestamp < to_timestamp(%s) order by b.timestamp) as b"
             " order by k.n, b.timestamp"
         ).format(wanted=_wanted(table), table=sql.Identifier(table.value), join=_join(table))
         keys = [split_series(name) for name in names]

@@ -68,10 +68,11 @@ class PostgresRegime:
         names = list(first_s)
         rows = bulk.fetch_columns(
             self._conn,
-            "select w.n::int4 as n, s.ts, s.state, s.prev_state, s.buy, s.rebuy, s.trim, s.emergency_exit,"
-            " s.reclaimed_ema333, s.exit_position,"
-            " s.immature, s.engine_version from unnest(%s::text[], %s::float8[]) with ordinality as w (series, first_s, n)"
-            " join uptrend_states as s on s.series = w.series and s.timeframe = %s and s.ts >= to_timestamp(w.first_s)"
+            # ordered inside, so that each series is an index scan from its first bar, however long the history behind it is
+            "select w.n::int4 as n, s.ts, s.state, s.prev_state, s.buy, s.rebuy, s.trim, s.emergency_exit, s.reclaimed_ema333,"
+            " s.exit_position, s.immature, s.engine_version"
+            " from unnest(%s::text[], %s::float8[]) with ordinality as w (series, first_s, n) cross join lateral (select * from"
+            " uptrend_states as u where u.series = w.series and u.timeframe = %s and u.ts >= to_timestamp(w.first_s) order by u.ts) as s"
             " order by w.n, s.ts",
             (names, list(first_s.values()), timeframe.value),
         )
@@ -91,7 +92,7 @@ class PostgresRegime:
     ) -> Saved:
         """Upsert the deltas of driver states, delete those of bars that have no state any more, and project the newest ones."""
         drivers = [split_series(name)[0] for name in states.series]
-        self._drop_deltas(timeframe, dict(zip(drivers, first_s.values(), strict=True)))
+        self._drop_deltas(timeframe, first_s, states)
         columns: dict[str, bulk.Column] = {
             "driver": bulk.text(states.series_code, drivers),
             "timeframe": bulk.constant(timeframe.value, len(states.ts_s)),
@@ -108,14 +109,15 @@ class PostgresRegime:
         self._save_snapshots(timeframe, drivers)
         return Saved(count.inserted + count.updated, count.unchanged, dict(first_s))
 
-    def _drop_deltas(self, timeframe: Timeframe, first_s: Mapping[str, int]) -> None:
+    def _drop_deltas(self, timeframe: Timeframe, first_s: Mapping[str, int], states: StateRows) -> None:
         """Delete deltas of bars that have no state any more."""
-        self._conn.execute(
-            "delete from regime_deltas as d using unnest(%s::text[], %s::float8[]) as w (driver, first_s)"
-            " where d.driver = w.driver and d.timeframe = %s and d.ts >= to_timestamp(w.first_s) and not exists"
-            " (select from uptrend_states as s where s.series = 'regime:' || d.driver and s.timeframe = d.timeframe and s.ts = d.ts)",
-            (list(first_s), list(first_s.values()), timeframe.value),
-        )
+        for code, series in enumerate(states.series):
+            driver = split_series(series)[0]
+            self._conn.execute(
+                "delete from regime_deltas where driver = %s and timeframe = %s and ts >= to_timestamp(%s)"
+                " and ts not in (select to_timestamp(kept) from unnest(%s::float8[]) as kept)",
+                (driver, timeframe.value, first_s[series], states.ts_s[states.series_code == code].tolist()),
+            )
 
     def _save_snapshots(self, timeframe: Timeframe, drivers: Sequence[str]) -> None:
         """Project the newest delta of each driver into the `features` of its position row."""

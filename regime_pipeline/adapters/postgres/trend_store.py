@@ -53,8 +53,8 @@ class PostgresTrend:
         rows = self._conn.execute(
             "select t.series, t.chunk, case when p.chunk is not null then t.data end, t.close_min, t.close_max"
             " from unnest(%s::text[], %s::float8[], %s::int[]) as w (series, start_s, last_chunk)"
-            " join engine_tape as t on t.series = w.series and t.timeframe = %s and t.s3_start_ts ="
-            " to_timestamp(w.start_s) and t.chunk <= w.last_chunk"
+            " cross join lateral (select * from engine_tape as e where e.series = w.series and e.timeframe = %s"
+            " and e.s3_start_ts = to_timestamp(w.start_s) and e.chunk <= w.last_chunk order by e.chunk) as t"
             " left join unnest(%s::text[], %s::int[]) as p (series, chunk) on p.series = t.series and p.chunk = t.chunk"
             " order by t.series, t.chunk",
             (
