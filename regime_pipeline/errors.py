@@ -29,5 +29,13 @@ class SourceUnavailableError(SourceError):
     """The source could not be read: an unreadable source is not an empty one. Safe to try again."""
 
 
+class VenueHaltedError(SourceError):
+    """The venue has told us to stay away (418, 451): it is left alone until the halt ends or a person ends it."""
+
+
+class BudgetExhaustedError(SourceError):
+    """The calls that a vendor allows us this month are spent."""
+
+
 class StepRefusedError(RegimeError):
     """An engine step whose `ts` does not advance, or whose inputs are not the ones it must step on."""

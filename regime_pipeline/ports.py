@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """Open times of the first and the last bar a source can give, epoch seconds; `last_s` None: up to now."""
+    """Open times of the first and the last bar a source can give, epoch seconds; `last_s` None: up to now.
+
+    A venue does not say since when it lists a market: with `is_exact` False nothing before its first bar is missing.
+    """
 
     first_s: int
     last_s: int | None
+    is_exact: bool = True
 
 
 class BarSource(Protocol):
@@ -68,6 +72,41 @@ class DominanceSampler(Protocol):
 
     def fetch_samples(self) -> Mapping[str, DominanceSample]:
         """Ask once, by driver; a driver the answer does not hold is absent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A venue that refuses us: why, and until when we leave it alone (epoch seconds; None: until a person says otherwise)."""
+
+    reason: str
+    since_s: int
+    until_s: int | None
+
+
+class VenueLedger(Protocol):
+    """What must be remembered of venues across processes and restarts; every call is a transaction of its own."""
+
+    def load_halts(self, now_s: int) -> Mapping[str, Halt]:
+        """Load the venues that are halted at `now_s`."""
+        ...
+
+    def halt(self, venue: str, halt: Halt) -> None:
+        """Leave a venue alone; a halt without end is not shortened by one with an end."""
+        ...
+
+    def resume(self, venue: str) -> bool:
+        """End a venue's halt; False when there was none."""
+        ...
+
+    def spend_call(self, vendor: str, now_s: int, monthly_limit: int) -> int:
+        """Count one call of a calendar month (UTC) before it is made; returns how many are left.
+
+        Raises
+        ------
+        BudgetExhaustedError
+            When the month's calls are spent; nothing is counted then.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from regime_pipeline.errors import ConfigError
 
@@ -25,9 +25,37 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     )
     postgres_bin: Path | None = Field(None, description="Folder with initdb and postgres to use instead of the wheel's binaries.")
     universe: Path = Field(Path("config/universe.toml"), description="The universe file: majors, drivers, tokens, buckets, venues.")
-    source: Literal["generated", "recorded"] = Field("generated", description="Where market data comes from.")
+    source: Literal["generated", "recorded", "live"] = Field(
+        "generated", description="Where market data comes from; live: the venues of the universe file, over the network."
+    )
     recorded_path: Path | None = Field(None, description="Folder of parquet or CSV bar files; needed with source = recorded.")
     generated_seed: int = Field(7, ge=0, description="Seed of the generated market; another seed is another market.")
+    venue_url: str | None = Field(
+        None, description="Address of a simulated venue that stands for every venue and for CoinGecko (`regime sim`); unset: the real ones."
+    )
+    fetch_timeout_s: float = Field(10.0, gt=0, le=60, description="Seconds a request to a venue or vendor may take.")
+    coingecko_plan: Literal["keyless", "demo", "pro"] = Field(
+        "keyless", description="CoinGecko plan: pro also has a history of dominance; the others only know what it is now."
+    )
+    coingecko_key: SecretStr | None = Field(None, description="CoinGecko API key of that plan.")
+    coingecko_monthly_calls: int = Field(
+        10_000, gt=0, description="Calls to CoinGecko a calendar month (UTC); counted in the database, refused and alerted beyond."
+    )
+    dominance_every_s: int = Field(
+        300, ge=60, description="Seconds between two questions for dominance: 300 is 8,900 calls a month, 60 needs a paid key."
+    )
+    min_validity: float = Field(0.5, ge=0, le=1, description="A driver whose newest bar has a lower data validity score counts as missing.")
+    instance_name: str = Field("regime", min_length=1, description="Who we are, in every alert and in status.")
+    alert_urls: SecretStr | None = Field(
+        None, description="Where alerts go: Apprise addresses (Telegram, Discord, Slack, e-mail ...), separated by spaces; unset: nowhere."
+    )
+    alert_modes: str = Field(
+        "", description="Per kind of alert on, silent (recorded, not sent) or off: `freshness=silent budget=off`; all others are on."
+    )
+    alert_file: Path | None = Field(None, description="File that every alert is also appended to, one JSON object per line.")
+    dead_man_url: SecretStr | None = Field(
+        None, description="Address that is asked once a minute while all is well; the service behind it warns when that stops."
+    )
     shared: Path = Field(Path("../shared"), description="Reference data for tests and benchmarks; never needed by the product.")
 
 
@@ -66,9 +94,9 @@ def default_variable(name: str, value: str) -> None:
 
 def export_settings(settings: Settings) -> None:
     """Make these the settings of this process and of those it starts: whoever loads them later gets these."""
-    for name, value in settings.model_dump(mode="json").items():
+    for name, value in settings.model_dump().items():
         key = ENV_PREFIX + name.upper()
         if value is None:
             os.environ.pop(key, None)
         else:
-            os.environ[key] = str(value)
+            os.environ[key] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)

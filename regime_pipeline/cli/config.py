@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import SecretStr
 
 from regime_pipeline.settings import ENV_PREFIX, Settings, load_settings
 
@@ -19,7 +20,7 @@ HIDDEN = "set, not shown"
 
 @config_app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Print every setting and the whole universe; database addresses stay hidden, for they may hold a password."""
+    """Print every setting and the whole universe; addresses and keys that may be secret stay hidden."""
     from rich.console import Console
 
     from regime_pipeline.market.universe import load_universe
@@ -56,7 +57,8 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print the counts
 
 def _printable(settings: Settings) -> dict[str, str | int | float | bool | None]:
     values: dict[str, str | int | float | bool | None] = settings.model_dump(mode="json")
-    return {name: HIDDEN if name.endswith("database_url") and value else value for name, value in values.items()}
+    secret = {name for name in values if name.endswith("database_url") or isinstance(getattr(settings, name), SecretStr)}
+    return {name: HIDDEN if name in secret and value else value for name, value in values.items()}
 
 
 def _settings_table(settings: Settings, values: dict[str, str | int | float | bool | None]) -> "Table":

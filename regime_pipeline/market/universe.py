@@ -97,6 +97,10 @@ class BucketSettings(_Entry):
 class Venue(_Entry):
     """A market place that sources may name."""
 
+    exchange: str | None = Field(
+        None, description="ccxt's id of it, for live bars: binance, binanceusdm, hyperliquid, bybit ...; unset: recorded bars only."
+    )
+    stream: bool = Field(False, description="Whether `regime collect` listens to its bars; otherwise they are asked for.")
     description: str = Field("", description="For people.")
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from regime_pipeline.errors import ConfigError
-from regime_pipeline.settings import Settings, load_settings
+from regime_pipeline.settings import Settings, export_settings, load_settings
 from scripts.write_configuration import PAGE, render
 
 
@@ -31,7 +31,7 @@ def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("REGIME_GENERATED_SEED", "-1"), ("REGIME_GENERATED_SEED", "seven"), ("REGIME_SOURCE", "live")]
+    ("name", "value"), [("REGIME_GENERATED_SEED", "-1"), ("REGIME_GENERATED_SEED", "seven"), ("REGIME_SOURCE", "guessed")]
 )
 def test_a_bad_value_is_refused_by_name_and_value(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} was '{value}'.*Correct the variable"):
@@ -54,3 +54,13 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_configuration_page_is_current() -> None:
     assert PAGE.read_text() == render(), "run `make docs` and commit the page"
+
+
+def test_a_secret_is_not_shown_but_reaches_the_processes_we_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"REGIME_COINGECKO_KEY": "CG-canary"}
+    monkeypatch.setattr("os.environ", ours)
+    settings = load_settings()
+    assert "canary" not in repr(settings)
+    ours.clear()
+    export_settings(settings)
+    assert ours["REGIME_COINGECKO_KEY"] == "CG-canary"
