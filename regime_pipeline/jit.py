@@ -19,7 +19,7 @@ from numba import config
 F = TypeVar("F", bound=Callable[..., object])
 
 _PACKAGE: Final = Path(__file__).parent
-_KERNEL_FILES: Final = ("jit.py", "indicators/*.py", "trend/*.py")
+_KERNEL_FILES: Final = ("jit.py", "indicators/*.py", "trend/*.py", "regime/opinions/*.py")
 _KEEP_FOLDERS: Final = 4
 _KEEP_S: Final = 86_400.0
 """A process that runs older code may still write into its folder: one used within a day of the newest stays."""
