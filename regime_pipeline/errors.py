@@ -37,5 +37,9 @@ class BudgetExhaustedError(SourceError):
     """The calls that a vendor allows us this month are spent."""
 
 
+class NotifyError(RegimeError):
+    """A message could not be handed to its channel; it is kept and tried again."""
+
+
 class StepRefusedError(RegimeError):
     """An engine step whose `ts` does not advance, or whose inputs are not the ones it must step on."""
