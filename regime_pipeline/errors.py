@@ -13,6 +13,10 @@ class BadInputError(RegimeError):
     """Data given to us breaks a rule (a bar file, a levers request, a time without a zone)."""
 
 
+class CallerError(BadInputError, ValueError):
+    """A pure function was given what no caller may pass: arrays of unequal length, times off the grid, no distribution."""
+
+
 class DatabaseError(RegimeError):
     """The database cannot be reached, started or is not the one we expect."""
 
