@@ -527,6 +527,59 @@ class RegimeStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a collector says of a venue it listens to; times are epoch seconds, None: not yet, or not now (`connected_s`)."""
+
+    venue: str
+    beat_s: int
+    started_s: int
+    connected_s: int | None
+    last_message_s: int | None
+    last_flush_s: int | None
+    last_bar_s: int | None
+    connects: int
+    bars_written: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The last question to a vendor: when, how many in a row had no believable answer, and why the last had none."""
+
+    asked_s: int
+    failures: int
+    problem: str | None
+
+
+class FeedStore(Protocol):
+    """What live feeds leave behind besides bars."""
+
+    def save_heartbeats(self, instance: str, beats: Sequence[Heartbeat]) -> None:
+        """Upsert the heartbeats of a collector; rows of venues that it no longer listens to go."""
+        ...
+
+    def load_heartbeats(self) -> dict[str, list[Heartbeat]]:
+        """Load the heartbeats of every collector, by instance."""
+        ...
+
+    def load_question(self, source: str) -> Question | None:
+        """Load the last question for dominance to a vendor; None when there was none."""
+        ...
+
+    def save_question(self, source: str, question: Question) -> None:
+        """Save the last question for dominance to a vendor."""
+        ...
+
+    def save_samples(self, source: str, samples: Mapping[str, DominanceSample]) -> int:
+        """Keep answers by driver, as received; returns how many are new."""
+        ...
+
+    def load_samples(self, drivers: Collection[str], from_s: int) -> dict[str, list[DominanceSample]]:
+        """Load the answers received from an instant on, by driver, in the order received."""
+        ...
+
+
 class Work(Protocol):
     """One transaction. What is written is there when the block is left without an error, or not at all."""
 
@@ -548,6 +601,11 @@ class Work(Protocol):
     @property
     def regime(self) -> RegimeStore:
         """Mapper tables."""
+        ...
+
+    @property
+    def feeds(self) -> FeedStore:
+        """Heartbeats, questions and samples of live feeds."""
         ...
 
 

@@ -10,6 +10,7 @@ import psycopg
 
 from regime_pipeline.adapters.postgres.bar_store import PostgresBars
 from regime_pipeline.adapters.postgres.connect import open_connection
+from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
@@ -76,6 +77,11 @@ class PostgresWork:
     def regime(self) -> PostgresRegime:
         """Mapper tables."""
         return PostgresRegime(self.conn)
+
+    @property
+    def feeds(self) -> PostgresFeeds:
+        """Heartbeats, questions and samples of live feeds."""
+        return PostgresFeeds(self.conn)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
