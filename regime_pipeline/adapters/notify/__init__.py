@@ -1,0 +1,1 @@
+"""Channels for alerts: implementations of the ports `Notifier` and `DeadMan`."""

@@ -1,0 +1,58 @@
+"""Send the posted messages, each channel for itself: one that refuses keeps its messages and holds back no other."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from regime_pipeline.errors import NotifyError
+from regime_pipeline.ports import AlertStore, Message, Notice, Notifier, Outbox
+
+MAX_MESSAGES: Final = 10
+"""Per channel and tick; the rest of a storm goes into one message that lists it."""
+MAX_LINES: Final = 40
+
+
+def send_notices(store: AlertStore, notifiers: Sequence[Notifier], now_s: int) -> dict[str, int | NotifyError]:
+    """Empty every channel's box; tells per channel how many messages it took, or why it stopped taking them.
+
+    A message is sent at least once: a process killed between sending and noting sends it again.
+    """
+    outcome: dict[str, int | NotifyError] = {}
+    for notifier in notifiers:
+        with store.open_outbox(notifier.channel) as box:
+            if box is not None:  # else another process is at it
+                outcome[notifier.channel] = _empty(box, notifier, now_s)
+    return outcome
+
+
+def _empty(box: Outbox, notifier: Notifier, now_s: int) -> int | NotifyError:
+    sent = 0
+    for notices in bundle(box.load_unsent()):
+        ids = [notice.notice_id for notice in notices]
+        message = notices[0].message if len(notices) == 1 else summarise([notice.message for notice in notices])
+        try:
+            notifier.send(message)
+        except NotifyError as error:
+            # the first refusal ends the tick: a dead channel costs one time-out a minute, not one per message
+            box.mark_failed(ids, str(error))
+            return error
+        box.mark_sent(ids, now_s)
+        sent += 1
+    return sent
+
+
+def bundle(notices: Sequence[Notice]) -> list[Sequence[Notice]]:
+    """Split what waits into messages: the oldest one by one, and what is too many as the last, together."""
+    if len(notices) <= MAX_MESSAGES:
+        return [[notice] for notice in notices]
+    return [*([notice] for notice in notices[: MAX_MESSAGES - 1]), notices[MAX_MESSAGES - 1 :]]
+
+
+def summarise(messages: Sequence[Message]) -> Message:
+    """Put many messages into one, a line each."""
+    first = messages[0].fields
+    lines = [message.title for message in messages[:MAX_LINES]]
+    if len(messages) > MAX_LINES:
+        lines.append(f"and {len(messages) - MAX_LINES} more")
+    lines.append("`regime alerts list` shows them all")
+    fields: dict[str, str | int | None] = {"instance": first.get("instance"), "event": "summary", "messages": len(messages)}
+    return Message(f"[{first.get('instance')}] {len(messages)} more messages about alerts", "\n".join(lines), fields)
