@@ -1,6 +1,6 @@
 """What a use-case needs from the outside, as protocols; adapters implement them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from regime_pipeline.market.bars import Bars, RawBars
 from regime_pipeline.market.buckets import BucketSpan, CapObservation
+from regime_pipeline.market.candles import Candle
 from regime_pipeline.market.dominance import DominanceSample
 from regime_pipeline.market.timeframe import Timeframe
 
@@ -311,6 +312,32 @@ class CallBudget:
 
     vendor: str
     used: int
+
+
+class CandleStream(Protocol):
+    """One venue's 1m candles as they form."""
+
+    @property
+    def venue(self) -> str:
+        """Name of the venue in the universe file."""
+        ...
+
+    @property
+    def symbols(self) -> Collection[str]:
+        """Symbols it listens to, as the venue spells them."""
+        ...
+
+    async def listen(self, on_candle: Callable[[Candle], None]) -> None:
+        """Connect once, subscribe, and pass on every candle until the connection ends; cancelling it closes the connection.
+
+        Raises
+        ------
+        SourceUnavailableError
+            When the connection could not be made, or ended. Connect again, after a while.
+        VenueHaltedError
+            When the venue told us to stay away.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
