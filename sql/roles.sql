@@ -26,4 +26,5 @@ grant all on all sequences in schema public to regime_owner;
 grant select, insert, update, delete on all tables in schema public to regime_writer;
 grant usage on all sequences in schema public to regime_writer;
 revoke insert, update, delete on schema_migrations from regime_writer;
+grant execute on function ensure_opinion_months, drop_opinion_months to regime_owner, regime_writer;
 grant select on all tables in schema public to regime_reader;

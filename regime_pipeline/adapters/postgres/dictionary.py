@@ -9,18 +9,23 @@ from regime_pipeline.errors import DatabaseError
 _TABLES = """
 select c.relname, coalesce(obj_description(c.oid, 'pg_class'), '')
 from pg_class as c
-where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
+where c.relkind in ('r', 'p') and not c.relispartition and c.relnamespace = 'public'::regnamespace
 order by c.relname
 """
 _COLUMNS = """
 select c.relname, a.attname, format_type(a.atttypid, a.atttypmod), not a.attnotnull, coalesce(col_description(c.oid, a.attnum), '')
 from pg_class as c
 join pg_attribute as a on a.attrelid = c.oid
-where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace and a.attnum > 0 and not a.attisdropped
+where c.relkind in ('r', 'p') and not c.relispartition and c.relnamespace = 'public'::regnamespace and a.attnum > 0 and not a.attisdropped
 order by c.relname, a.attnum
 """
 _INDEXES = """
-select tablename, indexdef from pg_indexes where schemaname = 'public' order by tablename, indexname
+select t.relname, pg_get_indexdef(x.indexrelid)
+from pg_index as x
+join pg_class as t on t.oid = x.indrelid
+join pg_class as i on i.oid = x.indexrelid
+where t.relnamespace = 'public'::regnamespace and not t.relispartition
+order by t.relname, i.relname
 """
 _HEAD = """# Data dictionary
 
@@ -61,4 +66,4 @@ def _cell(text: str) -> str:
 
 
 def _shorten(definition: str) -> str:
-    return definition.removeprefix("CREATE ").replace(" ON public.", " on ").replace(" USING btree", "")
+    return definition.removeprefix("CREATE ").replace(" ON public.", " on ").replace(" ON ONLY public.", " on ").replace(" USING btree", "")
