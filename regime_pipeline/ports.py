@@ -341,16 +341,6 @@ class CandleStream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """When a collector last wrote and when its venue last spoke (None: never), and what is wrong."""
-
-    venue: str
-    beat_s: int
-    message_s: int | None
-    problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class SilentFlag:
     """A flag of the engine that no bar of a series has had for long: how many bars, and since which bar."""
 
@@ -387,7 +377,7 @@ class HealthStore(Protocol):
         """Load the venues that are halted at `now_s`."""
         ...
 
-    def load_heartbeats(self, instance: str) -> Sequence[Heartbeat]:
+    def load_heartbeats(self, instance: str) -> "Sequence[Heartbeat]":
         """Load the heartbeats of this instance's collector; none when none ever ran."""
         ...
 
