@@ -244,11 +244,11 @@ create table volatility_regimes (
     direction_axis  text not null check (direction_axis in ('up', 'down', 'flat', 'unknown')),
     raw             text not null check (raw in ('up', 'down', 'neutral_low_vol', 'neutral_high_vol', 'high_vol_shock', 'unknown')),
     active          text not null check (active in ('up', 'down', 'neutral_low_vol', 'neutral_high_vol', 'high_vol_shock', 'unknown')),
-    held            text check (held in ('up', 'down', 'neutral_low_vol', 'neutral_high_vol', 'high_vol_shock')),
-    candidate       text check (candidate in ('up', 'down', 'neutral_low_vol', 'neutral_high_vol', 'high_vol_shock')),
+    held            text not null check (held in ('up', 'down', 'neutral_low_vol', 'neutral_high_vol', 'high_vol_shock', 'unknown')),
+    candidate       text not null check (candidate in ('up', 'down', 'neutral_low_vol', 'neutral_high_vol', 'high_vol_shock', 'unknown')),
     candidate_count integer not null check (candidate_count >= 0),
     unknown_run     integer not null check (unknown_run >= 0),
-    method          text not null check (method in ('percentile', 'fallback', 'fixed')),
+    method          text not null check (method in ('percentile', 'provisional', 'fixed')),
     status          text not null check (
         status in ('ok', 'error', 'no_model', 'model_expired', 'missing_bar', 'nan_feature', 'short_history', 'stale')
     ),
@@ -273,11 +273,11 @@ comment on column volatility_regimes.vol_axis is 'low, elevated, shock or unknow
 comment on column volatility_regimes.direction_axis is 'up, down, flat or unknown.';
 comment on column volatility_regimes.raw is 'Regime of this bar alone.';
 comment on column volatility_regimes.active is 'Regime in force after the hold rule, as published.';
-comment on column volatility_regimes.held is 'Regime the hold rule keeps, also through unknown bars; NULL for none.';
-comment on column volatility_regimes.candidate is 'Regime that may become active.';
+comment on column volatility_regimes.held is 'Regime the hold rule keeps, also through unknown bars; unknown for none.';
+comment on column volatility_regimes.candidate is 'Regime that may become active; unknown for none.';
 comment on column volatility_regimes.candidate_count is 'Bars in a row that said so.';
 comment on column volatility_regimes.unknown_run is 'Unknown bars in a row.';
-comment on column volatility_regimes.method is 'percentile; fallback: constants until there are enough bands; fixed: constants for 1m.';
+comment on column volatility_regimes.method is 'percentile; provisional: constants until there are enough bands; fixed: constants for 1m.';
 comment on column volatility_regimes.status is 'ok, or what was lacking.';
 comment on column volatility_regimes.origin is 'live: written within the freshness limit of its close; backfill: later.';
 comment on column volatility_regimes.written_at is 'When the row was written.';
