@@ -22,7 +22,7 @@ class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         """Begin a transaction: commits when left without an error, rolls back otherwise."""
         from regime_pipeline.adapters.postgres.work import PostgresStores
 
-        return PostgresStores(_database_url(load_settings())).open()
+        return PostgresStores(database_url(load_settings())).open()
 
     @contextmanager
     def audit(self) -> "Iterator[PostgresAudit]":
@@ -30,7 +30,7 @@ class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         from regime_pipeline.adapters.postgres.audit import PostgresAudit
         from regime_pipeline.adapters.postgres.connect import open_connection
 
-        with open_connection(_database_url(load_settings())) as conn:
+        with open_connection(database_url(load_settings())) as conn:
             yield PostgresAudit(conn)
 
 
@@ -74,7 +74,8 @@ def _read_universe(settings: Settings) -> Universe:
 
 
 @cache
-def _database_url(settings: Settings) -> str:
+def database_url(settings: Settings) -> str:
+    """Address of our database; the embedded server is started if need be. Asked once per process."""
     from regime_pipeline.adapters.postgres.connect import database_urls
 
     return database_urls(settings).regime
