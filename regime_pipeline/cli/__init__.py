@@ -11,6 +11,7 @@ from regime_pipeline.cli.doctor import doctor
 from regime_pipeline.cli.drivers import drivers
 from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.replay import replay
+from regime_pipeline.cli.sim import sim
 from regime_pipeline.cli.trend import trend_app
 from regime_pipeline.cli.up import up
 from regime_pipeline.errors import RegimeError
@@ -24,6 +25,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(drivers)
 app.command()(replay)
+app.command()(sim)
 app.command()(up)
 
 

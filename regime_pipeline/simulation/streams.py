@@ -1,0 +1,187 @@
+"""WebSocket streams: Hyperliquid's candles and mids, Binance's klines. One loop per connection looks at the clock and says what is new."""
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import WSMsgType, web
+
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.simulation import hyperliquid
+from regime_pipeline.simulation.clock import VirtualClock
+from regime_pipeline.simulation.truth import Listing, Truth
+from regime_pipeline.simulation.wire import Api, WireBar, binance_event, hyperliquid_row, wire_bars
+
+TICK_S: Final = 15
+"""Virtual seconds between two updates of an open bar."""
+
+# Bars that closed while the clock jumped; a client that misses more asks for them.
+_MAX_CAUGHT_UP: Final = 10
+_LOOKS_PER_TICK: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What a connection listens to: the bars of a listing."""
+
+    listing: Listing
+    timeframe: Timeframe
+
+
+class Stream(ABC):
+    """One connection: reads subscriptions and sends what is new at each tick of the clock."""
+
+    api: Api
+
+    def __init__(self, truth: Truth, clock: VirtualClock) -> None:
+        self.truth, self.clock = truth, clock
+        self.feeds: dict[Feed, None] = {}
+
+    async def run(self, ws: web.WebSocketResponse) -> None:
+        """Serve the connection until the client leaves."""
+        pump = asyncio.create_task(self._pump(ws))
+        try:
+            async for message in ws:
+                if message.type is WSMsgType.TEXT:
+                    for reply in self.hear(message.data):
+                        await ws.send_str(json.dumps(reply))
+        finally:
+            pump.cancel()
+
+    @abstractmethod
+    def hear(self, text: str) -> Iterable[Any]:
+        """Take a message of the client, and say what it is answered."""
+
+    @abstractmethod
+    def spell(self, bar: WireBar, now_s: float, *, is_closed: bool) -> dict[str, Any]:
+        """Spell a bar as the venue's stream does."""
+
+    def news(self, before_s: float, now_s: float) -> Iterator[Any]:
+        """Tell what happened since the last look: bars that closed, then each open bar as it is now."""
+        for feed in self.feeds:
+            for bar, is_closed in self._bars(feed, before_s, now_s):
+                yield self.spell(bar, now_s, is_closed=is_closed)
+
+    def open_bar(self, feed: Feed) -> Iterator[Any]:
+        """Show the bar of this moment, as a new subscriber gets it."""
+        now_s = self.clock.now_s()
+        for bar, is_closed in self._bars(feed, now_s, now_s):
+            yield self.spell(bar, now_s, is_closed=is_closed)
+
+    def _bars(self, feed: Feed, before_s: float, now_s: float) -> Sequence[tuple[WireBar, bool]]:
+        length_s = feed.timeframe.seconds
+        start_s = max(feed.timeframe.floor(int(before_s)), feed.timeframe.floor(int(now_s)) - _MAX_CAUGHT_UP * length_s)
+        seen = self.truth.seen(feed.listing, feed.timeframe, start_s, int(now_s) + 1, now_s)
+        return [(bar, bar.ts_s + length_s <= now_s) for bar in wire_bars(feed.listing.symbol, feed.timeframe, seen)]
+
+    async def _pump(self, ws: web.WebSocketResponse) -> None:
+        before_s = self.clock.now_s()
+        while not ws.closed:
+            await asyncio.sleep(_pause_s(self.clock.speed))
+            now_s = self.clock.now_s()
+            if now_s // TICK_S == before_s // TICK_S:
+                continue
+            for message in list(self.news(before_s, now_s)):
+                await ws.send_str(json.dumps(message))
+            before_s = now_s
+
+
+class HyperliquidStream(Stream):
+    """Subscriptions to candles and allMids, and the ping that keeps a connection open."""
+
+    api = Api.HYPERLIQUID
+
+    def __init__(self, truth: Truth, clock: VirtualClock) -> None:
+        super().__init__(truth, clock)
+        self._has_mids = False
+
+    def hear(self, text: str) -> Iterable[Any]:
+        """Answer a ping, acknowledge a subscription and show its first value."""
+        message = _read_object(text)
+        wanted = message.get("subscription")
+        if message.get("method") == "ping":
+            return [{"channel": "pong"}]
+        if message.get("method") not in {"subscribe", "unsubscribe"} or not isinstance(wanted, dict):
+            return [{"channel": "error", "data": f"Error parsing JSON into valid websocket request: {text}"}]
+        feed = self._feed(wanted)
+        if wanted.get("type") == "candle" and feed is None:
+            return [{"channel": "error", "data": f"Invalid subscription {json.dumps(wanted)}"}]
+        is_on = message["method"] == "subscribe"
+        replies: list[Any] = [{"channel": "subscriptionResponse", "data": {"method": message["method"], "subscription": wanted}}]
+        if wanted.get("type") == "allMids":
+            self._has_mids = is_on
+            replies += [self._mids()] if is_on else []
+        elif feed is not None and is_on:
+            self.feeds[feed] = None
+            replies += self.open_bar(feed)
+        elif feed is not None:
+            self.feeds.pop(feed, None)
+        return replies
+
+    def spell(self, bar: WireBar, now_s: float, *, is_closed: bool) -> dict[str, Any]:  # noqa: ARG002 - its candles do not say whether they are closed
+        """Spell a candle."""
+        return {"channel": "candle", "data": hyperliquid_row(bar)}
+
+    def news(self, before_s: float, now_s: float) -> Iterator[Any]:
+        """Add the mids to what every stream tells."""
+        yield from super().news(before_s, now_s)
+        if self._has_mids:
+            yield self._mids()
+
+    def _mids(self) -> dict[str, Any]:
+        return {"channel": "allMids", "data": {"mids": hyperliquid.mids(self.truth, self.clock.now_s())}}
+
+    def _feed(self, wanted: dict[str, Any]) -> Feed | None:
+        listing, interval = self.truth.listings(self.api).get(str(wanted.get("coin"))), str(wanted.get("interval"))
+        return Feed(listing, Timeframe(interval)) if listing and interval in set(Timeframe) else None
+
+
+class BinanceStream(Stream):
+    """Streams <symbol>@kline_<interval>, named in the path or by SUBSCRIBE; `x` says whether the bar is closed."""
+
+    def __init__(self, truth: Truth, clock: VirtualClock, api: Api, names: Iterable[str], *, is_combined: bool) -> None:
+        super().__init__(truth, clock)
+        self.api, self._is_combined = api, is_combined
+        for name in names:
+            if feed := self._feed(name):
+                self.feeds[feed] = None
+
+    def hear(self, text: str) -> Iterable[Any]:
+        """Acknowledge SUBSCRIBE and UNSUBSCRIBE; names of streams that do not exist are passed over, as Binance does."""
+        message = _read_object(text)
+        names, request_id = message.get("params"), message.get("id")
+        if message.get("method") not in {"SUBSCRIBE", "UNSUBSCRIBE"} or not isinstance(names, list):
+            return [{"error": {"code": 2, "msg": "Invalid request: unknown method or parameters"}, "id": request_id}]
+        feeds = [feed for name in names if (feed := self._feed(str(name)))]
+        if message["method"] == "UNSUBSCRIBE":
+            for feed in feeds:
+                self.feeds.pop(feed, None)
+            return [{"result": None, "id": request_id}]
+        self.feeds.update(dict.fromkeys(feeds))
+        return [{"result": None, "id": request_id}, *(event for feed in feeds for event in self.open_bar(feed))]
+
+    def spell(self, bar: WireBar, now_s: float, *, is_closed: bool) -> dict[str, Any]:
+        """Spell an event; a combined stream wraps it with its name."""
+        event = binance_event(self.api, bar, int(1000 * now_s), is_closed=is_closed)
+        return {"stream": f"{bar.symbol.lower()}@kline_{bar.timeframe}", "data": event} if self._is_combined else event
+
+    def _feed(self, name: str) -> Feed | None:
+        symbol, _, kind = name.partition("@")
+        listing, interval = self.truth.listings(self.api).get(symbol.upper()), kind.removeprefix("kline_")
+        return Feed(listing, Timeframe(interval)) if listing and interval in set(Timeframe) else None
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _pause_s(speed: float) -> float:
+    """Look a few times within a tick, and often enough while the clock is moved by hand."""
+    return min(0.25, max(0.01, TICK_S / speed / _LOOKS_PER_TICK)) if speed else 0.05
