@@ -11,6 +11,7 @@ from jobs.regime_meso import regime_meso, regime_meso_schedule
 from jobs.regime_micro import regime_micro, regime_micro_schedule
 from regime_pipeline.orchestration.resources import Market, Stores
 from sensors.first_history import first_history
+from sensors.watch_health import watch_health
 
 
 def build_defs(**overrides: object) -> dg.Definitions:
@@ -26,7 +27,7 @@ def build_defs(**overrides: object) -> dg.Definitions:
         assets=REGIME_ASSETS,
         jobs=[regime_micro, regime_meso, regime_macro, prune_history],
         schedules=[regime_micro_schedule, regime_meso_schedule, regime_macro_schedule, prune_history_schedule],
-        sensors=[first_history],
+        sensors=[first_history, watch_health],
         resources=resources,
         executor=dg.in_process_executor,
     )
