@@ -13,7 +13,8 @@ import numpy as np
 
 from regime_pipeline.errors import CallerError
 from regime_pipeline.jit import kernel
-from regime_pipeline.regime.opinions.terms import FloatArray, IntArray
+from regime_pipeline.regime.opinions.bars import OpinionBars
+from regime_pipeline.regime.opinions.terms import CodeArray, FloatArray, IntArray, Status
 
 Z_RETURNS: Final = 500
 """Returns before a bar that its own return is measured against."""
@@ -32,6 +33,10 @@ NO_TIME: Final = -1
 MAX_Z: Final = 1e50
 """A return in float64 cannot get there with a deviation of at least 1e-12; beyond it the predictive density would vanish."""
 
+_OK: Final = Status.OK.code
+_MISSING_BAR: Final = Status.MISSING_BAR.code
+_NAN_FEATURE: Final = Status.NAN_FEATURE.code
+_SHORT_HISTORY: Final = Status.SHORT_HISTORY.code
 _P, _MU, _KAPPA, _ALPHA, _BETA = range(5)
 _FIELDS: Final = 5
 _KEEP: Final = 1.0 - HAZARD
@@ -132,8 +137,9 @@ def _describe(p: FloatArray, n_obs: int, out: FloatArray) -> None:
         expected += r * p[r]
         if p[r] > p[mode]:
             mode = r
-    out[_CP_PROB] = young
-    out[_EXPECTED] = expected
+    # sums of a distribution may end a rounding above what a probability and a run length can be
+    out[_CP_PROB] = min(young, 1.0)
+    out[_EXPECTED] = min(expected, 1.0 * MAX_RUN)
     out[_MODE] = mode
     out[_MODE_PROB] = p[mode]
 
@@ -183,16 +189,18 @@ def _advance(run: FloatArray, counts: IntArray, ts_s: IntArray, z: FloatArray, w
 
 
 @kernel
-def _standardise(close: FloatArray, returns: FloatArray, out: FloatArray) -> None:
-    """Fill `out` with z; `returns` is room for the available returns, oldest first."""
+def _standardise(close: FloatArray, returns: FloatArray, out: FloatArray, status: CodeArray) -> None:
+    """Fill `out` with z and say why there is none; `returns` is room for the available returns, oldest first."""
     n = 0
     for t in range(close.size):
         out[t] = np.nan
         if t == 0 or not (close[t] > 0.0 and close[t - 1] > 0.0 and close[t] < np.inf and close[t - 1] < np.inf):
+            status[t] = _MISSING_BAR
             continue
         new = math.log(close[t] / close[t - 1])
         first = max(0, n - Z_RETURNS)
         count = n - first
+        status[t] = _SHORT_HISTORY
         if count >= Z_MIN_RETURNS:
             total = 0.0
             for k in range(first, n):
@@ -202,32 +210,59 @@ def _standardise(close: FloatArray, returns: FloatArray, out: FloatArray) -> Non
             for k in range(first, n):
                 squares += (returns[k] - mean) * (returns[k] - mean)
             sd = math.sqrt(squares / (count - 1))
+            status[t] = _NAN_FEATURE
             if sd >= Z_MIN_SD:
                 out[t] = (new - mean) / sd
+                status[t] = _OK
         returns[n] = new
         n += 1
 
 
-def standardise_returns(close: FloatArray) -> FloatArray:
+def closes_by_slot(bars: OpinionBars, first_s: int, last_s: int) -> FloatArray:
+    """Lay closes out on the slots from `first_s` to `last_s`, both included; NaN where there is no bar.
+
+    Raises
+    ------
+    CallerError
+        The slots are off the grid or `last_s` precedes `first_s`.
+    """
+    bar_s = bars.timeframe.seconds
+    if first_s % bar_s or last_s % bar_s or last_s < first_s:
+        raise CallerError(f"slots were {first_s} to {last_s}, must lie on the {bars.timeframe} grid and ascend. Floor them first.")
+    out = np.full((last_s - first_s) // bar_s + 1, np.nan)
+    inside = slice(*np.searchsorted(bars.ts_s, [first_s, last_s + bar_s]))
+    out[(bars.ts_s[inside] - first_s) // bar_s] = bars.close[inside]
+    return out
+
+
+def standardise_returns(close: FloatArray) -> tuple[FloatArray, CodeArray]:
     """Measure each log return against the mean and deviation (ddof 1) of up to 500 available returns before it.
 
     Parameters
     ----------
     close : ndarray of shape (n_slots,)
-        Closes on consecutive slots of one grid, oldest first; NaN, infinite or not positive where there is no bar. An incremental
-        call hands over enough history for 500 returns before its first new slot (or all there is), else it differs from a batch.
+        Closes on consecutive slots of one grid, oldest first (`closes_by_slot`); NaN, infinite or not positive where there is no
+        bar. An incremental call hands over enough history for 500 returns before its first new slot (or all there is), else it
+        differs from a batch.
 
     Returns
     -------
-    ndarray of shape (n_slots,)
-        z, NaN where a slot or the one before has no bar, fewer than 100 returns came before, or they did not move (deviation below
-        1e-12). Row t depends on slots up to t; scaling all prices changes nothing.
+    z : ndarray of shape (n_slots,)
+        NaN where there is none. Row t depends on slots up to t; scaling all prices changes nothing.
+    status : ndarray of int8, shape (n_slots,)
+        `Status.code`: ok; missing_bar where a slot or the one before has no bar; short_history where fewer than 100 returns came
+        before; nan_feature where they did not move (deviation below 1e-12).
+
+    Raises
+    ------
+    CallerError
+        The closes are not one series.
     """
     if close.ndim != 1:
         raise CallerError(f"close had shape {close.shape}: hand over one series, shape (n_slots,)")
-    out = np.empty(close.size)
-    _standardise(np.ascontiguousarray(close, dtype=np.float64), np.empty(close.size), out)
-    return out
+    out, status = np.empty(close.size), np.empty(close.size, dtype=np.int8)
+    _standardise(np.ascontiguousarray(close, dtype=np.float64), np.empty(close.size), out, status)
+    return out, status
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class VolMethod(StrEnum):
     """Where the shock threshold comes from."""
 
     PERCENTILE = "percentile"
-    PROVISIONAL = "provisional"
+    FALLBACK = "fallback"
     FIXED = "fixed"
 
 
@@ -410,6 +410,6 @@ def classify_volatility(
         candidate_count=codes[:, 7],
         unknown_run=codes[:, 8],
         status=status,
-        method=tuple(VolMethod.PROVISIONAL if early else usual for early in provisionally),
+        method=tuple(VolMethod.FALLBACK if early else usual for early in provisionally),
     )
     return rows, rows.hold_at(n - 1) if n else hold

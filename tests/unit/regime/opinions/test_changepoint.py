@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime_pipeline.errors import CallerError
+from regime_pipeline.market.bars import RawBars
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.regime.opinions.bars import OpinionBars
 from regime_pipeline.regime.opinions.changepoint import (
     HAZARD,
     LEVELS,
@@ -17,10 +20,12 @@ from regime_pipeline.regime.opinions.changepoint import (
     ChangepointState,
     Level,
     advance_changepoints,
+    closes_by_slot,
     new_changepoint_state,
     restore_changepoint_state,
     standardise_returns,
 )
+from regime_pipeline.regime.opinions.terms import STATUSES, Status
 
 HOUR_S = 3600
 E1_X = [0.2, -0.4, 0.1, 0.5, -0.3, 0.0, 2.6, 3.1, 2.2, -2.9, 0.3, -0.1]
@@ -110,7 +115,7 @@ def test_worked_example_of_standardising() -> None:
     past = np.array([0.001, -0.002, 0.0005, 0.0015, -0.001])
     # 100 returns of this pattern have the pattern's mean; their deviation differs by ddof only: sqrt(5/4 * 99/100) of the five's.
     close = 100.0 * np.exp(np.cumsum(np.concatenate([[0.0], np.tile(past, 20), [0.004]])))
-    z = standardise_returns(close)
+    z, _ = standardise_returns(close)
     assert np.isnan(z[:101]).all()
     assert z[101] == pytest.approx(2.7439773623 * math.sqrt(5 / 4 * 99 / 100), abs=1e-9)
 
@@ -182,7 +187,7 @@ def test_rows_ignore_what_comes_later(seed: int, cut: int) -> None:
     close[rng.random(400) < 0.05] = np.nan
     other = close.copy()
     other[cut:] = rng.choice([np.nan, np.inf, -1.0, 5.0, 500.0], 400 - cut)
-    z, z_other = standardise_returns(close), standardise_returns(other)
+    z, z_other = standardise_returns(close)[0], standardise_returns(other)[0]
     np.testing.assert_array_equal(z[:cut], z_other[:cut])
     rows, rows_other = advance(z)[0], advance(z_other)[0]
     for name in ChangepointRows.__dataclass_fields__:
@@ -193,7 +198,7 @@ def test_rows_ignore_what_comes_later(seed: int, cut: int) -> None:
 @settings(max_examples=20, deadline=None)
 def test_z_ignores_the_unit_of_the_price(seed: int, factor: float) -> None:
     close = 100 * np.exp(np.cumsum(0.01 * np.random.default_rng(seed).normal(size=300)))
-    np.testing.assert_allclose(standardise_returns(factor * close), standardise_returns(close), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(standardise_returns(factor * close)[0], standardise_returns(close)[0], rtol=1e-9, atol=1e-9)
 
 
 def test_z_looks_back_on_five_hundred_available_returns_before_the_bar() -> None:
@@ -203,19 +208,38 @@ def test_z_looks_back_on_five_hundred_available_returns_before_the_bar() -> None
     close[300] = np.nan  # takes away the returns of slots 300 and 301
     available = np.delete(returns, [299, 300])
     past = available[-501:-1]
-    assert standardise_returns(close)[-1] == pytest.approx((available[-1] - past.mean()) / past.std(ddof=1), abs=1e-9)
-    assert np.isnan(standardise_returns(close)[300:302]).all()
+    z, status = standardise_returns(close)
+    assert z[-1] == pytest.approx((available[-1] - past.mean()) / past.std(ddof=1), abs=1e-9)
+    assert np.isnan(z[300:302]).all()
+    assert [STATUSES[code] for code in status[[100, 101, 300, 301, 302]]] == [
+        Status.SHORT_HISTORY,
+        Status.OK,
+        Status.MISSING_BAR,
+        Status.MISSING_BAR,
+        Status.OK,
+    ]
+
+
+def test_closes_lie_on_their_slots() -> None:
+    ts_s = slots(10)[[1, 2, 5, 6, 9]]
+    price = np.array([11.0, 12.0, 15.0, 16.0, 19.0])
+    bars = OpinionBars.take(Timeframe.H1, RawBars(ts_s, price, price, price, price, price))
+    np.testing.assert_array_equal(closes_by_slot(bars, 2 * HOUR_S, 7 * HOUR_S), [12.0, np.nan, np.nan, 15.0, 16.0, np.nan])
+    with pytest.raises(CallerError, match="grid"):
+        closes_by_slot(bars, 1, HOUR_S)
 
 
 def test_prices_that_do_not_move_have_no_z() -> None:
-    assert np.isnan(standardise_returns(np.full(300, 7.0))).all()
+    z, status = standardise_returns(np.full(300, 7.0))
+    assert np.isnan(z).all()
+    assert STATUSES[status[-1]] is Status.NAN_FEATURE
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.0, -1.0])
 def test_an_unusable_close_is_a_missing_slot(bad: float) -> None:
     close = 100 * np.exp(np.cumsum(0.01 * np.random.default_rng(1).normal(size=200)))
     close[150] = bad
-    missing = np.flatnonzero(np.isnan(standardise_returns(close)))
+    missing = np.flatnonzero(np.isnan(standardise_returns(close)[0]))
     assert missing[missing > 100].tolist() == [150, 151]
 
 

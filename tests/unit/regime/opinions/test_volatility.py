@@ -218,7 +218,7 @@ def test_before_five_hundred_bands_only_btc_and_eth_speak() -> None:
         assert (early is not VolRegime.UNKNOWN) == timeframe_known
         assert STATUSES[rows.status[499]] is Status.SHORT_HISTORY
         assert np.isnan(rows.band_rank[499])
-        assert rows.method[499] == (VolMethod.PROVISIONAL if timeframe_known else VolMethod.PERCENTILE)
+        assert rows.method[499] == (VolMethod.FALLBACK if timeframe_known else VolMethod.PERCENTILE)
         # the 501st bar has 500 bands behind it, all equal to its own
         assert (STATUSES[rows.status[500]], rows.band_rank[500], rows.shock[500]) == (Status.OK, 1.0, 0.0131)
     btc, _ = classify_volatility("BTC", given_bands(band), np.empty(0), VolHold())
