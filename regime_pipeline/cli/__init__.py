@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from regime_pipeline.cli.alerts import alerts_app
 from regime_pipeline.cli.config import config_app
 from regime_pipeline.cli.db import db_app
 from regime_pipeline.cli.demo import demo
@@ -17,6 +18,7 @@ from regime_pipeline.cli.up import up
 from regime_pipeline.errors import RegimeError
 
 app = typer.Typer(name="regime", no_args_is_help=True, pretty_exceptions_enable=False, help="The regime pipeline, from bars to levers.")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from regime_pipeline.ports import Alert, AlertKind, AlertStore, OpenAlert, Severity
+from regime_pipeline.ports import Alert, AlertBook, AlertKind, AlertStore, OpenAlert, Severity
 from regime_pipeline.services.alert_kinds import Mode, build_message
 
 REPEAT_S: Final = 6 * 3600
@@ -72,18 +72,28 @@ def raise_alerts(store: AlertStore, rules: AlertRules, found: Sequence[Alert], j
     with store.open_book() as book:
         wanted = [alert for alert in found if rules.modes[alert.kind] is not Mode.OFF]
         plan = plan_alerts(book.load_open(), wanted, judged, now_s)
-
-        def post(alert_id: int, event: str, alert: Alert) -> None:
-            if rules.modes[alert.kind] is Mode.ON:
-                book.post(alert_id, event, build_message(rules.instance, event, alert, now_s, alert_id=alert_id), rules.channels, now_s)
-
         for alert in plan.opened:
-            post(book.open(alert, now_s), "opened", alert)
+            _post(book, rules, book.open(alert, now_s), "opened", alert, now_s)
         for before, alert, event in plan.renewed:
             book.renew(before.alert_id, alert, now_s)
             if event is not None:
-                post(before.alert_id, event, alert)
+                _post(book, rules, before.alert_id, event, alert, now_s)
         for before in plan.resolved:
             book.resolve(before.alert_id, now_s)
-            post(before.alert_id, "resolved", before.alert)
+            _post(book, rules, before.alert_id, "resolved", before.alert, now_s)
     return plan
+
+
+def end_alert(store: AlertStore, rules: AlertRules, kind: AlertKind, scope: str, now_s: int) -> bool:
+    """End an open alert at once and post that it is over; False when none was open."""
+    with store.open_book() as book:
+        known = [each for each in book.load_open() if (each.alert.kind, each.alert.scope) == (kind, scope)]
+        for each in known:
+            book.resolve(each.alert_id, now_s)
+            _post(book, rules, each.alert_id, "resolved", each.alert, now_s)
+    return bool(known)
+
+
+def _post(book: AlertBook, rules: AlertRules, alert_id: int, event: str, alert: Alert, now_s: int) -> None:
+    if rules.modes[alert.kind] is Mode.ON:
+        book.post(alert_id, event, build_message(rules.instance, event, alert, now_s, alert_id=alert_id), rules.channels, now_s)
