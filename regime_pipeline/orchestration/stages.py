@@ -196,9 +196,13 @@ def _tag(inputs: Inputs) -> Tables:
 
 def _drivers(inputs: Inputs) -> Tables:
     from regime_pipeline.services.build_drivers import build_drivers
+    from regime_pipeline.services.run_step import driver_timeframes
 
-    with inputs.stores.open() as work:
-        summary = build_drivers(work, inputs.universe, inputs.timeframe)
+    built = {}
+    for timeframe in driver_timeframes(inputs.timeframe):
+        with inputs.stores.open() as work:
+            built[timeframe] = build_drivers(work, inputs.universe, timeframe)
+    summary = built[inputs.timeframe]
     last_s = max((row.last_s for row in summary.drivers.values() if row.last_s is not None), default=None)
     lines = ["| driver | rows | components | gaps |", "|---|---:|---:|---:|"]
     lines += [f"| {name} | {row.rows} | {row.components or ''} | {row.gaps} |" for name, row in summary.drivers.items()]

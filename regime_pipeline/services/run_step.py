@@ -9,6 +9,7 @@ from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarSource, Stores
 from regime_pipeline.services.advance_trend import Progress, TrendSummary, advance_trend
 from regime_pipeline.services.build_drivers import DriverSummary, build_drivers
+from regime_pipeline.services.derivation import QUARTER, has_driver_bars
 from regime_pipeline.services.ingest_bars import IngestSummary, ingest_bars
 from regime_pipeline.services.map_regime import MapSummary, map_regime
 from regime_pipeline.services.tag_buckets import TagSummary, tag_buckets
@@ -34,9 +35,14 @@ class StepSummary:
 
 
 def timeframes_in_use(universe: Universe, timeframe: Timeframe) -> tuple[Timeframe, ...]:
-    """Timeframes of a job that some series has: the regime's own always, others when a token trades on them."""
-    traded = {each for token in universe.tokens for each in token.timeframes}
-    return tuple(each for each in JOB_TIMEFRAMES[timeframe] if each is timeframe or each in traded)
+    """Timeframes of a job that some series has: the regime's own and the majors' quarters always, others when a token trades on them."""
+    wanted = {timeframe, QUARTER, *(each for token in universe.tokens for each in token.timeframes)}
+    return tuple(each for each in JOB_TIMEFRAMES[timeframe] if each in wanted)
+
+
+def driver_timeframes(timeframe: Timeframe) -> tuple[Timeframe, ...]:
+    """Timeframes of a job in which drivers have bars."""
+    return tuple(each for each in JOB_TIMEFRAMES[timeframe] if has_driver_bars("composite", each))
 
 
 def run_timeframe(
@@ -65,9 +71,11 @@ def run_timeframe(
         say("buckets")
         with stores.open() as work:
             tags = tag_buckets(work, source, universe, window)
-    say(f"drivers {timeframe}")
-    with stores.open() as work:
-        drivers = build_drivers(work, universe, timeframe)
+    built: dict[Timeframe, DriverSummary] = {}
+    for each in driver_timeframes(timeframe):
+        say(f"drivers {each}")
+        with stores.open() as work:
+            built[each] = build_drivers(work, universe, each)
     trend: dict[Timeframe, TrendSummary] = {}
     for each in in_use:
         say(f"trend {each}")
@@ -76,4 +84,4 @@ def run_timeframe(
     say(f"deltas {timeframe}")
     with stores.open() as work:
         deltas = map_regime(work, timeframe)
-    return StepSummary(ingest, tags, drivers, trend, deltas)
+    return StepSummary(ingest, tags, built[timeframe], trend, deltas)

@@ -84,12 +84,12 @@ def test_a_live_run_ends_with_its_bar_and_a_late_one_does_nothing(regime_env: st
     newest = "select extract(epoch from max(timestamp))::bigint from regime_price_data_ohlc where timeframe = '1m'"
     assert run_live(instance, Timeframe.M1, "2025-01-01T00:10:00+00:00").success
     assert count(regime_env, newest) == datetime(2025, 1, 1, 0, 10, tzinfo=UTC).timestamp()
-    assert count(regime_env, "select count(*) from majors_price_data_ohlc where token_contract = 'BTC'") == 11
+    assert count(regime_env, "select count(*) from majors_price_data_ohlc where token_contract = 'BTC' and timeframe = '1m'") == 11
     late = run_live(instance, Timeframe.M1, "2025-01-01T00:05:00+00:00")
     assert late.success
     assert {metadata["rows_written"] for metadata in materializations(instance, late.run_id).values()} == {0}
     assert run_live(instance, Timeframe.M1, "2025-01-01T00:14:00+00:00").success  # makes up for the three before it
-    assert count(regime_env, "select count(*) from majors_price_data_ohlc where token_contract = 'BTC'") == 15
+    assert count(regime_env, "select count(*) from majors_price_data_ohlc where token_contract = 'BTC' and timeframe = '1m'") == 15
 
 
 def test_a_bad_bar_stops_the_minute_inside_its_step(regime_env: str, instance: dg.DagsterInstance) -> None:
