@@ -1,6 +1,6 @@
 """Dominance bars: a percent of the whole market, treated as a price (spec 5.3)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Final
@@ -82,6 +82,47 @@ def build_minute_bars(answers: Iterable[DominanceSample], start: MinuteState | N
     prices = np.array(list(rows.values()), dtype=np.float64).reshape(-1, 4)
     raw = RawBars(np.array(list(rows), dtype=np.int64), prices[:, 0], prices[:, 1], prices[:, 2], prices[:, 3], np.zeros(len(rows)))
     return DominanceMinutes(Bars.complete(raw, Timeframe.M1), fresh, state)
+
+
+def close_minutes(
+    answers: Sequence[DominanceSample], start_s: int, end_s: int, every_s: int, start: MinuteState | None = None
+) -> DominanceMinutes:
+    """Close the minutes of a span when the vendor is asked less often than once a minute (docs/decisions/0014).
+
+    A minute without an answer of its own closes flat at the last one, as long as that answer is the newest we could have: it was
+    received at most `every_s` and one minute (a late run) before the minute's end, and its figure was at most 30 minutes old then. The
+    result depends on stored answers only, so a minute that is closed late closes as it would have in time.
+
+    Parameters
+    ----------
+    answers : sequence of DominanceSample
+        Answers in the order received, those before the span that may still hold included; later ones are ignored.
+    start_s, end_s : int
+        Open times of the first minute and past the last one, epoch seconds.
+    every_s : int
+        Seconds between two questions.
+    start : MinuteState, optional
+        State after the last minute already closed.
+    """
+    minute_s = Timeframe.M1.seconds
+    asked: list[DominanceSample] = []
+    last: DominanceSample | None = None
+    following = 0
+    for ts_s in range(start_s, end_s, minute_s):
+        close_s = ts_s + minute_s
+        own = []
+        while following < len(answers) and answers[following].fetched_at_s < close_s:
+            answer = answers[following]
+            following += 1
+            if answer.is_believable():
+                last = answer
+                if answer.fetched_at_s >= ts_s:
+                    own.append(answer)
+        if own:
+            asked += own
+        elif last is not None and close_s - last.fetched_at_s <= every_s + minute_s and close_s - last.updated_at_s <= MAX_AGE_S:
+            asked.append(DominanceSample(close_s - 1, last.updated_at_s, last.percent))
+    return build_minute_bars(asked, start)
 
 
 def bars_from_closes(ts_s: IntArray, percent: FloatArray, timeframe: Timeframe) -> RawBars:

@@ -1,6 +1,7 @@
 """Which streamed candles are bars: evidence, never the clock."""
 
 from dataclasses import replace
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,20 +61,20 @@ def test_a_repeated_closing_message_closes_once() -> None:
     st.booleans(),
 )
 @settings(max_examples=80, deadline=None)
-def test_no_order_or_repetition_of_messages_yields_a_bar_that_is_not_the_last_word(trades: list[int], random: object, says: bool) -> None:
+def test_no_order_or_repetition_of_messages_yields_a_bar_that_is_not_the_last_word(trades: list[int], random: Random, says: bool) -> None:
     # minute 0 opens the connection, minute n + 1 is there to close minute n
     story = [
         candle(minute, n, is_closed=(n == total) if says else None)
         for minute, total in enumerate([1, *trades, 1])
         for n in range(1, total + 1)
     ]
-    told = [message for message in story for _ in range(random.choice([1, 1, 2]))]  # type: ignore[attr-defined]
-    i = random.randrange(len(told) - 1)  # type: ignore[attr-defined]
+    told = [message for message in story for _ in range(random.choice([1, 1, 2]))]
+    i = random.randrange(len(told) - 1)
     told[i], told[i + 1] = told[i + 1], told[i]
     kept = {bar.ts_s: bar for bar in closed(told[0] if told[0].ts_s == 0 else candle(0, 1), *told)}
     for ts_s, bar in kept.items():
         minute = ts_s // M
-        assert 1 <= minute
+        assert minute >= 1
         if minute <= len(trades):
             assert bar.trades == trades[minute - 1]
     if not says:

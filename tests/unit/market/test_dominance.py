@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime_pipeline.market.bars import BarReason, Bars, check_bars
-from regime_pipeline.market.dominance import DominanceSample, bars_from_closes, build_minute_bars
+from regime_pipeline.market.dominance import MAX_AGE_S, DominanceSample, bars_from_closes, build_minute_bars, close_minutes
 from regime_pipeline.market.timeframe import Timeframe
 from tests.builders import T0
 
@@ -87,3 +87,37 @@ def test_a_recorded_day_without_percent_is_quarantined_and_opens_nothing() -> No
     built = bars_from_closes(T0 + day * np.arange(3), np.array([40.0, 120.0, 39.0]), Timeframe.D1)
     assert check_bars(built, Timeframe.D1, T0 + 10 * day).bad == {1: BarReason.NON_FINITE_PRICE}
     assert built.open[2] == 39.0
+
+
+def closes(answers: list[DominanceSample], minutes: int, every_s: int = 300) -> dict[int, float]:
+    bars = close_minutes(answers, minute(0), minute(minutes), every_s).bars
+    return dict(zip(((bars.ts_s - T0) // 60).tolist(), bars.close.tolist(), strict=True))
+
+
+def test_minutes_between_two_questions_close_flat_at_the_last_answer() -> None:
+    # asked in minutes 0 and 5; minute 5 opens at 57.1, the close before it, and closes at its own answer
+    answers = [DominanceSample(minute(0) + 5, U1, 57.1), DominanceSample(minute(5) + 5, U2 + 200, 57.4)]
+    assert closes(answers, 8) == {0: 57.1, 1: 57.1, 2: 57.1, 3: 57.1, 4: 57.1, 5: 57.4, 6: 57.4, 7: 57.4}
+    fifth = close_minutes(answers, minute(0), minute(8), 300).bars[np.array([5])]
+    assert (fifth.open[0], fifth.high[0], fifth.low[0]) == (57.1, 57.4, 57.1)
+
+
+def test_a_minute_without_an_answer_in_reach_has_no_bar() -> None:
+    # every 60 s, and a minute for a late run: the answer of minute 0 closes minute 0 (55 s old), minute 1 (115 s), not minute 2 (175 s)
+    assert list(closes([DominanceSample(minute(0) + 5, U1, 57.1), DominanceSample(minute(6) + 5, U1, 57.2)], 7, 60)) == [0, 1, 6]
+
+
+def test_a_figure_that_grows_older_than_thirty_minutes_closes_no_further_minute() -> None:
+    # made 28 minutes before T0: minute 1 ends when it is exactly 30 minutes old, minute 2 when it is 31
+    assert list(closes([DominanceSample(minute(0) + 5, minute(-28), 57.1)], 5)) == [0, 1]
+    assert closes([DominanceSample(minute(0) + 5, minute(0) + 5 - MAX_AGE_S - 1, 57.1)], 5) == {}
+
+
+@given(st.integers(1, 19), st.lists(st.integers(0, 19), min_size=1, max_size=12, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_closing_late_gives_the_bars_that_closing_in_time_gives(cut: int, asked: list[int]) -> None:
+    answers = [DominanceSample(minute(at) + 5, minute(at) - at % 3 * 400, 57 + at / 10) for at in sorted(asked)]
+    whole = close_minutes(answers, minute(0), minute(20), 180)
+    first = close_minutes([each for each in answers if each.fetched_at_s < minute(cut)], minute(0), minute(cut), 180)
+    rest = close_minutes(answers, minute(cut), minute(20), 180, first.state)
+    assert Bars.concat([first.bars, rest.bars]).equals(whole.bars)

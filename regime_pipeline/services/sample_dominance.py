@@ -1,0 +1,119 @@
+"""Ask for dominance when it is due, keep the answers, and close the minutes of BTC.d and USDT.d from them (spec 5.3, decision 14)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from regime_pipeline.errors import SourceError
+from regime_pipeline.market.dominance import MAX_AGE_S, DominanceSample, MinuteState, close_minutes
+from regime_pipeline.market.quality import find_gaps
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.market.universe import Universe
+from regime_pipeline.ports import BarRows, BarTable, DominanceSampler, Question, Work
+from regime_pipeline.services.derivation import driver_series, mark_consequences
+
+VENDOR: Final = "coingecko"
+MINUTE: Final = Timeframe.M1
+REACH_S: Final = 2 * 86_400
+"""Minutes further back than this are not closed any more: after such an outage no answer is left that could close them."""
+
+
+@dataclass(slots=True)
+class DominanceSummary:
+    """What a call did: whether it asked, answers kept, bars written, minutes without a bar, and why a question had no answer."""
+
+    asked: bool = False
+    samples: int = 0
+    written: int = 0
+    gaps: int = 0
+    problem: str | None = None
+    last_s: dict[str, int] = field(default_factory=dict)
+
+
+def sample_dominance(work: Work, sampler: DominanceSampler, universe: Universe, now_s: int, every_s: int) -> DominanceSummary:
+    """Ask if the last question is older than `every_s`, then close every minute that has ended, and mark what follows.
+
+    A vendor that does not answer costs its minutes, never the run: the problem is told and kept, and the question comes again after a
+    minute, two, four, up to `every_s`.
+
+    Parameters
+    ----------
+    now_s : int
+        Epoch seconds; an answer belongs to the minute it was received in, which closes after its end and grace.
+    every_s : int
+        Seconds between two questions; counted in whole minutes, so that runs a second early or late do not shift them.
+    """
+    summary = DominanceSummary()
+    drivers = [driver.name for driver in universe.drivers if driver.kind == "dominance"]
+    if drivers:
+        _ask(work, sampler, drivers, now_s, every_s, summary)
+        _close(work, universe, drivers, now_s, every_s, summary)
+    return summary
+
+
+def is_due(question: Question | None, now_s: int, every_s: int) -> bool:
+    """Tell whether to ask again; after failures sooner than usual, but less and less so."""
+    if question is None:
+        return True
+    wait_s = min(every_s, MINUTE.seconds * 2 ** min(question.failures - 1, 10)) if question.failures else every_s
+    return MINUTE.floor(now_s) - MINUTE.floor(question.asked_s) >= wait_s - wait_s % MINUTE.seconds
+
+
+def _ask(work: Work, sampler: DominanceSampler, drivers: Sequence[str], now_s: int, every_s: int, summary: DominanceSummary) -> None:
+    question = work.feeds.load_question(VENDOR)
+    if not is_due(question, now_s, every_s):
+        return
+    summary.asked = True
+    good: Mapping[str, DominanceSample] = {}
+    try:
+        answers = sampler.fetch_samples()
+    except SourceError as error:
+        summary.problem = str(error)
+    else:
+        good = {driver: answers[driver] for driver in drivers if driver in answers and answers[driver].is_believable()}
+        missing = sorted(set(drivers) - set(good))
+        if missing:
+            summary.problem = f"{VENDOR} gave no believable figure of {', '.join(missing)}. It is asked again."
+    summary.samples = work.feeds.save_samples(VENDOR, good)
+    failures = 0 if summary.problem is None else (question.failures if question else 0) + 1
+    work.feeds.save_question(VENDOR, Question(now_s, failures, summary.problem))
+
+
+def _close(work: Work, universe: Universe, drivers: Sequence[str], now_s: int, every_s: int, summary: DominanceSummary) -> None:
+    end_s = MINUTE.last_closed(now_s) + MINUTE.seconds
+    series = {driver: driver_series(driver) for driver in drivers}
+    newest = work.bars.load_newest(BarTable.DRIVERS, MINUTE, list(series.values()))
+    before = work.bars.load_last(BarTable.DRIVERS, MINUTE, newest, 1) if newest else {}
+    earliest_s = min([end_s, *newest.values()]) - every_s - MAX_AGE_S
+    answers = work.feeds.load_samples(drivers, max(earliest_s, end_s - REACH_S))
+    rows: dict[str, BarRows] = {}
+    for driver, name in series.items():
+        start_s = _first_minute(answers[driver], newest.get(name), end_s)
+        if start_s is None or start_s >= end_s:
+            continue
+        state = None if name not in newest else _state(newest[name], float(before[name].close[-1]), answers[driver])
+        bars = close_minutes(answers[driver], start_s, end_s, every_s, state).bars
+        rows[name] = BarRows(bars, (VENDOR,), np.zeros(len(bars), dtype=np.int64), np.ones(len(bars), dtype=np.bool_))
+        missing = find_gaps(bars.ts_s, MINUTE, start_s, end_s)
+        summary.gaps += work.bars.record_gaps(MINUTE, VENDOR, {name: missing}, (start_s, end_s))
+        if len(bars):
+            summary.last_s[name] = int(bars.ts_s[-1])
+    saved = work.bars.save(BarTable.DRIVERS, MINUTE, rows)
+    mark_consequences(work, universe, BarTable.DRIVERS, MINUTE, saved.first_written_s)
+    summary.written = saved.written
+
+
+def _first_minute(answers: Sequence[DominanceSample], newest_s: int | None, end_s: int) -> int | None:
+    """Find the first minute to close: after the newest bar, or where the answers begin; None when there is nothing to close from."""
+    if newest_s is not None:
+        return max(newest_s + MINUTE.seconds, end_s - REACH_S)
+    return MINUTE.floor(answers[0].fetched_at_s) if answers else None
+
+
+def _state(newest_s: int, close: float, answers: Sequence[DominanceSample]) -> MinuteState:
+    """Rebuild what the minute after a stored bar must know: its close, and how old the figure behind it was."""
+    end_s = newest_s + MINUTE.seconds
+    updated_s = max((answer.updated_at_s for answer in answers if answer.fetched_at_s < end_s), default=0)
+    return MinuteState(newest_s, DominanceSample(end_s - 1, updated_s, close))
