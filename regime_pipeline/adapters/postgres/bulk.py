@@ -20,6 +20,7 @@ CHUNK_ROWS: Final = 4096
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _NULL: Final = -1
+_FLOAT8_OID: Final = 701
 TRUNCATE_ROWS: Final = 10_000
 """From here on throwing a file away is cheaper than deleting rows."""
 
@@ -119,6 +120,23 @@ def byteas(items: Sequence[bytes | None]) -> BytesColumn:
     return BytesColumn(tuple(item or b"" for item in items), codes)
 
 
+def jsonbs(items: Sequence[str | None]) -> BytesColumn:
+    """Build a `jsonb` column from JSON texts; None becomes NULL."""
+    return byteas([None if item is None else b"\x01" + _utf8(item) for item in items])  # the one version of the wire format
+
+
+def float8_arrays(values: ArrayLike) -> FixedColumn:
+    """Build a `double precision[]` column from rows of one length, an array of shape (n, k); NaN stays NaN."""
+    array = np.asarray(values, dtype=np.float64)
+    n, k = array.shape
+    layout = np.dtype([("head", ">i4", (5,)), ("cells", [("length", ">i4"), ("value", ">f8")], (k,))])
+    rows = np.zeros(n, layout)
+    rows["head"] = (1, 0, _FLOAT8_OID, k, 1)  # dimensions, has NULL, element type, length, first index
+    rows["cells"]["length"] = 8
+    rows["cells"]["value"] = array
+    return FixedColumn(rows.view(f"V{layout.itemsize}"), None)
+
+
 def encode_copy(columns: Sequence[Column]) -> Iterator[bytes]:
     """Encode equally long columns as a binary COPY stream, in chunks of about a megabyte.
 
@@ -160,7 +178,7 @@ def upsert(
     *,
     ignore_in_compare: Sequence[str] = ("created_at", "computed_at", "revision"),
     bump_revision: bool = False,
-    extra_where: LiteralString | None = None,
+    extra_where: LiteralString | sql.Composable | None = None,
 ) -> UpsertCount:
     """Insert rows, or update those whose content differs; equal content writes nothing. Within the caller's transaction.
 
@@ -178,7 +196,7 @@ def upsert(
         Columns that alone are no reason to write; they are written when another one differs.
     bump_revision : bool
         Whether an update raises `revision` by one.
-    extra_where : str, optional
+    extra_where : str or Composable, optional
         Further SQL condition for an update; the stored row is `t`, the new one `excluded`.
 
     Raises
@@ -205,7 +223,7 @@ def upsert_and_locate(
     *,
     group_by: Sequence[str],
     first: str,
-    extra_where: LiteralString | None = None,
+    extra_where: LiteralString | sql.Composable | None = None,
 ) -> tuple[UpsertCount, dict[tuple[str, ...], datetime]]:
     """Upsert as `upsert` does, and tell where the change begins: per group of key columns the smallest `first` that was written."""
     names = list(columns)
@@ -221,6 +239,18 @@ def upsert_and_locate(
         rows = _run_upsert(conn, table, key, statement)
     inserted, updated = sum(row[0] for row in rows), sum(row[1] for row in rows)
     return UpsertCount(inserted, updated, n - inserted - updated), {tuple(row[3:]): row[2] for row in rows}
+
+
+def insert_new(conn: psycopg.Connection, table: str, columns: Mapping[str, Column], key: Sequence[str]) -> int:
+    """Insert the rows whose key is not there yet, leave the others as they are; returns how many were inserted."""
+    names = list(columns)
+    if not len(next(iter(columns.values()))):
+        return 0
+    with _incoming(conn, table, columns) as incoming:
+        statement = sql.SQL("insert into {} ({names}) select {names} from {} order by {key} on conflict ({key}) do nothing").format(
+            sql.Identifier(table), sql.Identifier(incoming), names=_list(names), key=_list(key)
+        )
+        return conn.execute(statement).rowcount
 
 
 @contextmanager
@@ -247,7 +277,7 @@ def _write(
     key: Sequence[str],
     ignored: Sequence[str],
     bump_revision: bool,
-    extra_where: LiteralString | None,
+    extra_where: LiteralString | sql.Composable | None,
 ) -> sql.Composed:
     """The writing part of an upsert, as a common table expression `written` of the key columns and `is_new`."""
     return sql.SQL(
@@ -434,7 +464,11 @@ def _list(names: Sequence[str]) -> sql.Composable:
 
 
 def _conflict_action(
-    names: Sequence[str], key: Sequence[str], ignored: Sequence[str], bump_revision: bool, extra_where: LiteralString | None
+    names: Sequence[str],
+    key: Sequence[str],
+    ignored: Sequence[str],
+    bump_revision: bool,
+    extra_where: LiteralString | sql.Composable | None,
 ) -> sql.Composable:
     written = [name for name in names if name not in key and not (bump_revision and name == "revision")]
     compared = [name for name in written if name not in ignored]
@@ -447,5 +481,6 @@ def _conflict_action(
         sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in compared),
         sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(name)) for name in compared),
     )
-    where = differs if extra_where is None else sql.SQL("{} and ({})").format(differs, sql.SQL(extra_where))
+    extra = sql.SQL(extra_where) if isinstance(extra_where, str) else extra_where
+    where = differs if extra is None else sql.SQL("{} and ({})").format(differs, extra)
     return sql.SQL("do update set {} where {}").format(sql.SQL(", ").join(assignments), where)
