@@ -110,6 +110,10 @@ class VenueLedger(Protocol):
         """
         ...
 
+    def load_calls(self, now_s: int) -> Mapping[str, int]:
+        """Load how many calls of the present calendar month (UTC) each vendor has had."""
+        ...
+
 
 class Severity(StrEnum):
     """How an alert reads at three in the morning: a warning can wait for the day, critical cannot."""
@@ -469,11 +473,15 @@ class BarRows:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a save did: rows written and left alone, and per series the oldest bar that was written (epoch seconds)."""
+    """What a save did: rows written and left alone, and per series the oldest bar that was written (epoch seconds).
+
+    Of the rows written, `updated` were there before with other content.
+    """
 
     written: int
     unchanged: int
     first_written_s: Mapping[str, int]
+    updated: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -492,6 +500,10 @@ class MarkStore(Protocol):
         """Mark series for derivation from a bar on; an older mark of the same series stays."""
         ...
 
+    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, int]:
+        """Load the marks of a stage without taking or locking them."""
+        ...
+
     def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None) -> dict[str, int]:
         """Take the marks of a stage: they are locked, and gone when the transaction commits."""
         ...
@@ -501,7 +513,10 @@ class BarStore(Protocol):
     """The price tables and what was wrong with the bars that are not in them. Reads give final bars only."""
 
     def save(self, table: BarTable, timeframe: Timeframe, rows: Mapping[str, BarRows]) -> Saved:
-        """Upsert bars; equal content writes nothing, and a complete rollup is never replaced by a vendor's bar."""
+        """Upsert bars; equal content writes nothing, and a complete rollup is never replaced by a vendor's bar.
+
+        The sources of each series are in order of priority: a bar is never replaced by that of a source behind its own.
+        """
         ...
 
     def remove(self, table: BarTable, timeframe: Timeframe, series: str, from_s: int, keep_ts_s: NDArray[np.int64]) -> int:
@@ -522,6 +537,10 @@ class BarStore(Protocol):
         """Load the open time of the newest bar of each series that has one."""
         ...
 
+    def load_oldest(self, table: BarTable, timeframe: Timeframe, series: Collection[str]) -> dict[str, int]:
+        """Load the open time of the oldest bar of each series that has one."""
+        ...
+
     def load_coverage(
         self, table: BarTable, timeframe: Timeframe, series: Collection[str], start_s: int, end_s: int
     ) -> dict[str, Coverage]:
@@ -532,12 +551,22 @@ class BarStore(Protocol):
         """Load the windows of backfill requests that are still open and not too old, by series."""
         ...
 
-    def quarantine(self, series: str, timeframe: Timeframe, source: str, raw: RawBars, reasons: Sequence[str]) -> int:
-        """Keep refused bars with their reasons; returns how many were not known yet."""
+    def quarantine(self, series: str, timeframe: Timeframe, source: str, raw: RawBars, reasons: Sequence[str], now_s: int) -> int:
+        """Keep refused bars with their reasons and when their values were first seen; returns how many were not known yet."""
         ...
 
-    def record_gaps(self, timeframe: Timeframe, source: str, gaps_s: Mapping[str, NDArray[np.int64]], window_s: tuple[int, int]) -> int:
-        """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window."""
+    def record_gaps(
+        self,
+        timeframe: Timeframe,
+        source: str,
+        gaps_s: Mapping[str, NDArray[np.int64]],
+        window_s: tuple[int, int],
+        asked_s: int | None = None,
+    ) -> int:
+        """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window.
+
+        `asked_s` says when vendors were asked for them; None: now, or nobody is to be asked (composites).
+        """
         ...
 
 
@@ -736,6 +765,34 @@ class FeedStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How far a series has come: open time of the newest bar of a delivery, epoch seconds, and who gave it; None: it held none."""
+
+    last_s: int | None
+    source: str | None
+
+
+class QualityStore(Protocol):
+    """What is known about the bars besides their values."""
+
+    def load_suspects(self, series: str, timeframe: Timeframe, first_s: int, last_s: int) -> dict[str, list[tuple[RawBars, int]]]:
+        """Load the refused outliers of a span that nothing has taken the place of, by venue, each with when it was first said."""
+        ...
+
+    def acquit(self, series: str, timeframe: Timeframe, venue: str, ts_s: NDArray[np.int64]) -> None:
+        """Rename the reason of outliers that were confirmed after all."""
+        ...
+
+    def settle(self, timeframe: Timeframe, ts_s: Mapping[str, NDArray[np.int64]], now_s: int) -> None:
+        """Resolve the gaps and the refused bars whose place a believed bar has taken."""
+        ...
+
+    def save_watermarks(self, timeframe: Timeframe, marks: Mapping[str, Watermark], now_s: int) -> None:
+        """Remember how far each series has come and that it was asked for; an older bar moves nothing back."""
+        ...
+
+
 class Work(Protocol):
     """One transaction. What is written is there when the block is left without an error, or not at all."""
 
@@ -757,6 +814,11 @@ class Work(Protocol):
     @property
     def regime(self) -> RegimeStore:
         """Mapper tables."""
+        ...
+
+    @property
+    def quality(self) -> QualityStore:
+        """What is known about the bars besides their values."""
         ...
 
     @property

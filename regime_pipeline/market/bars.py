@@ -108,7 +108,7 @@ class Bars(RawBars):
 
 
 class BarReason(StrEnum):
-    """Why a delivered bar is not believed; the first that applies, in this order, is recorded."""
+    """Why a delivered bar is not believed; the first that applies, in this order, is recorded. The last three need its neighbours."""
 
     OFF_GRID = "off_grid"
     FUTURE = "future"
@@ -120,6 +120,9 @@ class BarReason(StrEnum):
     EXTREME_MOVE = "extreme_move"
     DUPLICATE_TS = "duplicate_ts"
     OUT_OF_ORDER = "out_of_order"
+    WRONG_UNIT = "wrong_unit"
+    DISAGREES = "disagrees"
+    OUTLIER = "outlier"
 
 
 MAX_MOVE: Final = 100.0

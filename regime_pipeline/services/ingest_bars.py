@@ -6,14 +6,19 @@ from typing import Final
 
 import numpy as np
 
-from regime_pipeline.market.bars import BarReason, Bars, IntArray, RawBars, check_bars
+from regime_pipeline.errors import BudgetExhaustedError, SourceError, SourceUnavailableError, VenueHaltedError
+from regime_pipeline.market.bars import Bars, BoolArray, IntArray, RawBars, check_bars
+from regime_pipeline.market.outliers import NEIGHBOURS, find_suspects
 from regime_pipeline.market.quality import find_gaps
 from regime_pipeline.market.rollup import roll_up
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarRows, BarSource, BarTable, Stage, TimeRange, Work
-from regime_pipeline.services.derivation import CHILD, bar_timeframes, mark_consequences
+from regime_pipeline.services.accept_bars import SETTLED_S, Delivery, IngestSummary, SeriesRows, accept_bars, save_rows
+from regime_pipeline.services.derivation import CHILD, bar_timeframes
 from regime_pipeline.services.window import Window
+
+__all__ = ["Delivery", "IngestSummary", "SeriesRows", "accept_bars", "ingest_bars"]
 
 ROLLUP: Final = "rollup"
 MAX_PROVISIONAL_S: Final = 900
@@ -22,45 +27,69 @@ LIVE_LOOKBACK_BARS: Final = 3
 """Bars a live run looks at again, in case the vendor was late with one."""
 LIVE_REACH_BARS: Final = 3000
 """A live run heals an outage of so many bars by itself; a longer hole is for a backfill."""
+MAX_SILENCES: Final = 2
+"""A venue that did not answer so often in a live run is not asked again in it: forty time-outs would outlast the minute."""
+
+Span = tuple[int, int]
+TABLES: Final = (BarTable.MAJORS, BarTable.TOKENS, BarTable.DRIVERS)
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesRows:
-    """Bars a run wrote or found equal for a series, and the open times of the first and last of them."""
-
-    rows: int
-    first_s: int | None
-    last_s: int | None
-
-
-@dataclass(slots=True)
-class IngestSummary:
-    """What an ingest did: rows written and found equal, bars refused, forming bars dropped, grid times without a bar."""
-
-    written: int = 0
-    unchanged: int = 0
-    quarantined: int = 0
-    still_open: int = 0
-    gaps: int = 0
-    series: dict[str, SeriesRows] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Feed:
+class Feed:
     """One way to ask for a series: the venue it is written down as, and the two questions."""
 
     venue: str
     symbol: str
 
     def range(self, source: BarSource, timeframe: Timeframe) -> TimeRange | None:
+        """Tell what span it can give; None: it has no such bars."""
         if not self.symbol:
             return source.dominance_range(self.venue, timeframe)
         return source.time_range(self.venue, self.symbol, timeframe) if self.venue in source.venues() else None
 
     def fetch(self, source: BarSource, timeframe: Timeframe, start_s: int, end_s: int) -> RawBars:
+        """Ask for the bars with open times in [start_s, end_s)."""
         if not self.symbol:
             return source.fetch_dominance(self.venue, timeframe, start_s, end_s)
         return source.fetch_bars(self.venue, self.symbol, timeframe, start_s, end_s)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What is wanted of a series.
+
+    Parameters
+    ----------
+    feeds : sequence of Feed
+        Whom to ask, best first.
+    span : (int, int)
+        Half-open, epoch seconds.
+    wanted : ndarray of int64, shape (n,), or None
+        Open times that are wanted of it; None: all.
+    before : Bars
+        The last stored bars before the span, to compare answers with.
+    """
+
+    table: BarTable
+    series: str
+    feeds: Sequence[Feed]
+    span: Span
+    wanted: IntArray | None
+    before: Bars
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the vendors said to some questions.
+
+    `promised` is the span of each series in which bars should exist, `is_exact` whether its vendors know since when; a series of which
+    a vendor could not be asked is not in it, since an unreadable source is not an empty one. `failures` says so in words.
+    """
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    promised: dict[str, Span] = field(default_factory=dict)
+    is_exact: dict[str, bool] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
 
 def ingest_bars(work: Work, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int) -> IngestSummary:
@@ -69,42 +98,109 @@ def ingest_bars(work: Work, source: BarSource, universe: Universe, timeframe: Ti
     Parameters
     ----------
     source : BarSource
-        The first of a series' venues that has a bar gives it; venues are never added together. A live window asks only for bars
-        that are missing or partial here, any other for the whole window.
+        The first of a series' venues that has a believable bar gives it; venues are never added together. A live window asks only for
+        bars that are missing or partial here, any other for the whole window.
     window : Window
         Bars that are not closed at `now_s` (end plus grace) are left out.
 
     Raises
     ------
     SourceError
-        When a vendor cannot be read; nothing is written then.
+        When a vendor cannot be read; nothing is written then. A live window goes on without a vendor as long as one answers.
     """
-    summary = IngestSummary()
+    rolled = roll_up_marked(work, universe, timeframe, now_s)
+    questions = plan_questions(work, universe, timeframe, window, now_s)
+    answers = ask_vendors(source, timeframe, questions, now_s, live=window.live)
+    return rolled.plus(store_answers(work, source, universe, timeframe, questions, answers, now_s))
+
+
+def plan_questions(work: Work, universe: Universe, timeframe: Timeframe, window: Window, now_s: int) -> list[Question]:
+    """Find out what of a window has to be asked for; only reads."""
     end_s = min(window.end_s, timeframe.last_closed(now_s) + timeframe.seconds)
-    for table in (BarTable.MAJORS, BarTable.TOKENS, BarTable.DRIVERS):
-        series = [name for name, timeframes in bar_timeframes(universe, table).items() if timeframe in timeframes]
-        _roll_up_marked(work, universe, table, timeframe, series, now_s, summary)
-        feeds = _feeds(universe, table, series)
-        spans = _spans(work, table, timeframe, series, window, end_s)
-        rows = {name: _fetch(work, source, name, feeds[name], timeframe, spans[name], now_s, summary) for name in series if name in spans}
-        _save(work, universe, table, timeframe, rows, summary)
-        summary.gaps += _note_gaps(work, source, table, timeframe, feeds, {name: span for name, (span, _) in spans.items()})
+    questions = []
+    for table in TABLES:
+        feeds = find_feeds(universe, table, timeframe)
+        spans = _spans(work, table, timeframe, list(feeds), window, end_s)
+        before = work.bars.load_last(table, timeframe, {name: span[0] - 1 for name, (span, _) in spans.items()}, NEIGHBOURS)
+        questions += [
+            Question(table, name, feeds[name], span, wanted, before.get(name, Bars.empty())) for name, (span, wanted) in spans.items()
+        ]
+    return questions
+
+
+def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Question], now_s: int, *, live: bool) -> Answers:
+    """Ask the venues of each series in order until every wanted bar has a believable answer; touches no database.
+
+    A suspect bar that is history is asked for a second time at once.
+
+    Raises
+    ------
+    SourceError
+        When a vendor cannot be read; with `live` only when none of those asked could be.
+    """
+    answers, silences = Answers(), dict[str, int]()
+    first_error: SourceError | None = None
+    answered = False
+    for question in questions:
+        known, had_failure = [], False
+        sure = np.empty(0, dtype=np.int64)
+        for feed in question.feeds:
+            if silences.get(feed.venue, 0) >= MAX_SILENCES:
+                had_failure = True
+                continue
+            try:
+                span = feed.range(source, timeframe)
+                if span is None:
+                    continue
+                known.append(span)
+                asked, sure = _ask(source, question, feed, span, timeframe, sure, now_s)
+            except SourceError as error:
+                if not live:
+                    raise
+                is_silent = isinstance(error, SourceUnavailableError)
+                silences[feed.venue] = silences.get(feed.venue, 0) + 1 if is_silent else MAX_SILENCES * _is_about_venue(error)
+                first_error, had_failure = first_error or error, True
+                answers.failures.append(f"{question.series} {timeframe}: {error}")
+            else:
+                answered |= bool(asked)
+                answers.deliveries += asked
+        if known and not had_failure:
+            _promise(answers, question, known, timeframe)
+    if first_error is not None and not answered:
+        raise first_error
+    return answers
+
+
+def store_answers(
+    work: Work, source: BarSource, universe: Universe, timeframe: Timeframe, questions: Sequence[Question], answers: Answers, now_s: int
+) -> IngestSummary:
+    """Accept what was answered, and record which of the promised bars are missing."""
+    summary = accept_bars(work, universe, timeframe, answers.deliveries, now_s)
+    summary.failures += answers.failures
+    for table in TABLES:
+        promised = {
+            each.series: answers.promised[each.series] for each in questions if each.table is table and each.series in answers.promised
+        }
+        inexact = [name for name in promised if not answers.is_exact[name]]
+        oldest = work.bars.load_oldest(table, timeframe, inexact)
+        for name in inexact:  # a venue that does not say since when it lists a market misses nothing before its first bar
+            start_s, end_s = promised.pop(name)
+            if oldest.get(name, end_s) < end_s:
+                promised[name] = (max(start_s, oldest[name]), end_s)
+        summary.gaps += _note_gaps(work, source.name, table, timeframe, promised, now_s)
     return summary
 
 
-def _feeds(universe: Universe, table: BarTable, series: Sequence[str]) -> dict[str, list[_Feed]]:
-    """Where each series can be asked for, best first. A dominance is asked for by its driver's name."""
+def find_feeds(universe: Universe, table: BarTable, timeframe: Timeframe) -> dict[str, list[Feed]]:
+    """Where each series of a table can be asked for, best first. A dominance is asked for by its driver's name."""
+    wanted = {name for name, timeframes in bar_timeframes(universe, table).items() if timeframe in timeframes}
     if table is BarTable.DRIVERS:
-        return {name: [_Feed(name.partition(":")[2], "")] for name in series}
-    wanted = set(series)
+        return {name: [Feed(name.partition(":")[2], "")] for name in sorted(wanted)}
     return {
-        instrument.series: [_Feed(source.venue, source.symbol) for source in instrument.sources]
+        instrument.series: [Feed(source.venue, source.symbol) for source in instrument.sources]
         for instrument in universe.instruments()
         if instrument.series in wanted
     }
-
-
-Span = tuple[int, int]
 
 
 def _spans(
@@ -131,55 +227,57 @@ def _spans(
     return spans
 
 
-def _fetch(
-    work: Work,
-    source: BarSource,
-    series: str,
-    feeds: Sequence[_Feed],
-    timeframe: Timeframe,
-    span: tuple[Span, IntArray | None],
-    now_s: int,
-    summary: IngestSummary,
-) -> BarRows:
-    """Ask the venues of a series in order; a bar comes from the first that has a believable one."""
-    (start_s, end_s), wanted = span
-    taken = Bars.empty()
-    codes = np.empty(0, dtype=np.int64)
-    for at, feed in enumerate(feeds):
-        known = feed.range(source, timeframe)
-        if known is None:
-            continue
-        first_s, last_s = max(start_s, known.first_s), end_s if known.last_s is None else min(end_s, known.last_s + timeframe.seconds)
-        if first_s >= last_s or not len(find_gaps(taken.ts_s, timeframe, first_s, last_s)):
-            continue
-        raw = feed.fetch(source, timeframe, first_s, last_s)
-        good = _believed(work, series, feed.venue, timeframe, raw, now_s, summary)
-        fresh = ~np.isin(good.ts_s, taken.ts_s)
-        if wanted is not None:
-            fresh &= np.isin(good.ts_s, wanted)
-        joined = Bars.concat([taken, good[fresh]])
-        order = np.argsort(joined.ts_s, kind="stable")
-        taken, codes = joined[order], np.concatenate([codes, np.full(int(fresh.sum()), at)])[order]
-    return BarRows(taken, tuple(feed.venue for feed in feeds), codes, np.ones(len(taken), dtype=np.bool_))
+def _ask(
+    source: BarSource, question: Question, feed: Feed, known: TimeRange, timeframe: Timeframe, sure: IntArray, now_s: int
+) -> tuple[list[Delivery], IntArray]:
+    """Ask one venue for what is not `sure` yet; returns its answers and all open times that now have a believable bar."""
+    (start_s, end_s), step = question.span, timeframe.seconds
+    first_s, last_s = max(start_s, known.first_s), end_s if known.last_s is None else min(end_s, known.last_s + step)
+    missing = find_gaps(sure, timeframe, first_s, last_s) if first_s < last_s else np.empty(0, dtype=np.int64)
+    if question.wanted is not None:
+        missing = missing[np.isin(missing, question.wanted)]
+    if not len(missing):
+        return [], sure
+    raw = feed.fetch(source, timeframe, int(missing[0]), int(missing[-1]) + step)
+    if question.wanted is not None:
+        raw = raw[np.isin(raw.ts_s, missing) | (raw.ts_s % step != 0)]
+    answers = [Delivery(question.series, feed.venue, raw)]
+    good = raw[check_bars(raw, timeframe, now_s).good]
+    suspects = find_suspects(question.before, good, timeframe).rows
+    doubtful = good.ts_s[suspects]
+    settled = doubtful[doubtful + step <= now_s - SETTLED_S]
+    if len(settled):
+        again = feed.fetch(source, timeframe, int(settled[0]), int(settled[-1]) + step)
+        answers.append(Delivery(question.series, feed.venue, again))
+    return answers, np.union1d(sure, np.delete(good.ts_s, suspects))
 
 
-def _believed(work: Work, series: str, venue: str, timeframe: Timeframe, raw: RawBars, now_s: int, summary: IngestSummary) -> Bars:
-    """Keep the valid bars of a delivery; forming bars are dropped, the others go to the quarantine with their reason."""
-    verdict = check_bars(raw, timeframe, now_s)
-    refused = [row for row, reason in verdict.bad.items() if reason is not BarReason.STILL_OPEN]
-    summary.still_open += len(verdict.bad) - len(refused)
-    if refused:
-        reasons = [verdict.bad[row].value for row in refused]
-        summary.quarantined += work.bars.quarantine(series, timeframe, venue, raw[np.array(refused)], reasons)
-    return Bars.complete(raw[verdict.good], timeframe)
+def _is_about_venue(error: SourceError) -> bool:
+    """A refusal of all our calls, where others are about one symbol."""
+    return isinstance(error, VenueHaltedError | BudgetExhaustedError)
 
 
-def _roll_up_marked(
-    work: Work, universe: Universe, table: BarTable, timeframe: Timeframe, series: Sequence[str], now_s: int, summary: IngestSummary
-) -> None:
+def _promise(answers: Answers, question: Question, known: Sequence[TimeRange], timeframe: Timeframe) -> None:
+    """Note between which bars of its venues a series should have all; between the spans of two venues nobody has them: gaps too."""
+    start_s, end_s = question.span
+    last_s = max(end_s if each.last_s is None else each.last_s + timeframe.seconds for each in known)
+    span = max(start_s, min(each.first_s for each in known)), min(end_s, last_s)
+    if span[0] < span[1]:
+        answers.promised[question.series] = span
+        answers.is_exact[question.series] = all(each.is_exact for each in known)
+
+
+def roll_up_marked(work: Work, universe: Universe, timeframe: Timeframe, now_s: int) -> IngestSummary:
     """Roll up the series whose shorter bars changed; intervals still open at `now_s` stay marked."""
-    if timeframe not in CHILD:
-        return
+    summary = IngestSummary()
+    if timeframe in CHILD:
+        for table in TABLES:
+            _roll_up_table(work, universe, table, timeframe, now_s, summary)
+    return summary
+
+
+def _roll_up_table(work: Work, universe: Universe, table: BarTable, timeframe: Timeframe, now_s: int, summary: IngestSummary) -> None:
+    series = [name for name, timeframes in bar_timeframes(universe, table).items() if timeframe in timeframes]
     marked = work.marks.take(Stage.ROLLUP, timeframe, series)
     child = CHILD[timeframe]
     last_s = timeframe.last_closed(now_s)
@@ -196,11 +294,12 @@ def _roll_up_marked(
         for ts_s in parents.ts_s[~is_final][:1].tolist():  # final at the latest when the request has ended or grown old
             waiting[name] = min(ts_s, waiting.get(name, ts_s))
         rows[name] = BarRows(parents, (ROLLUP,), np.zeros(len(parents), dtype=np.int64), is_final)
-    _save(work, universe, table, timeframe, rows, summary)
+    save_rows(work, universe, table, timeframe, rows, summary)
+    summary.revised = 0  # a rollup changes because a bar under it did
     work.marks.add(Stage.ROLLUP, timeframe, waiting)
 
 
-def _is_covered(ts_s: IntArray, timeframe: Timeframe, windows: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _is_covered(ts_s: IntArray, timeframe: Timeframe, windows: Sequence[Span]) -> BoolArray:
     """Whether a backfill request that is still running overlaps each interval."""
     covered = np.zeros(len(ts_s), dtype=np.bool_)
     for start_s, end_s in windows:
@@ -208,43 +307,11 @@ def _is_covered(ts_s: IntArray, timeframe: Timeframe, windows: Sequence[Span]) -
     return covered
 
 
-def _save(
-    work: Work, universe: Universe, table: BarTable, timeframe: Timeframe, rows: Mapping[str, BarRows], summary: IngestSummary
-) -> None:
-    saved = work.bars.save(table, timeframe, rows)
-    mark_consequences(work, universe, table, timeframe, saved.first_written_s)
-    summary.written += saved.written
-    summary.unchanged += saved.unchanged
-    for name, part in rows.items():
-        before = summary.series.get(name, SeriesRows(0, None, None))
-        if len(part.bars):
-            first_s, last_s = int(part.bars.ts_s[0]), int(part.bars.ts_s[-1])
-            before = SeriesRows(
-                before.rows + len(part.bars),
-                first_s if before.first_s is None else min(first_s, before.first_s),
-                last_s if before.last_s is None else max(last_s, before.last_s),
-            )
-        summary.series[name] = before
-
-
-def _note_gaps(
-    work: Work, source: BarSource, table: BarTable, timeframe: Timeframe, feeds: Mapping[str, Sequence[_Feed]], spans: Mapping[str, Span]
-) -> int:
-    """Record the grid times without a bar between the first and the last that the series' venues claim to have; returns their number.
-
-    What lies between the spans of two venues is a gap like any other: nobody has those bars.
-    """
-    expected: dict[str, Span] = {}
-    for name, (start_s, end_s) in spans.items():
-        known = [span for feed in feeds[name] if (span := feed.range(source, timeframe)) is not None]
-        if known:
-            last_s = max(end_s if each.last_s is None else each.last_s + timeframe.seconds for each in known)
-            promised = (max(start_s, min(each.first_s for each in known)), min(end_s, last_s))
-            if promised[0] < promised[1]:
-                expected[name] = promised
-    if not expected:
+def _note_gaps(work: Work, source: str, table: BarTable, timeframe: Timeframe, promised: Mapping[str, Span], now_s: int) -> int:
+    """Record the grid times of the promised spans without a bar; returns their number."""
+    if not promised:
         return 0
-    start_s, end_s = min(first for first, _ in expected.values()), max(last for _, last in expected.values())
-    stored = work.bars.load_coverage(table, timeframe, list(expected), start_s, end_s)
-    gaps = {name: find_gaps(stored[name].ts_s, timeframe, *promised) for name, promised in expected.items()}
-    return work.bars.record_gaps(timeframe, source.name, gaps, (start_s, end_s))
+    start_s, end_s = min(first for first, _ in promised.values()), max(last for _, last in promised.values())
+    stored = work.bars.load_coverage(table, timeframe, list(promised), start_s, end_s)
+    gaps = {name: find_gaps(stored[name].ts_s, timeframe, *span) for name, span in promised.items()}
+    return work.bars.record_gaps(timeframe, source, gaps, (start_s, end_s), now_s)

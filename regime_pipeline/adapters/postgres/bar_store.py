@@ -32,7 +32,10 @@ class PostgresBars:
         self._conn = conn
 
     def save(self, table: BarTable, timeframe: Timeframe, rows: Mapping[str, BarRows]) -> Saved:
-        """Upsert bars; equal content writes nothing, and a complete rollup is never replaced by a vendor's bar."""
+        """Upsert bars; equal content writes nothing, and a complete rollup is never replaced by a vendor's bar.
+
+        The sources of each series are in order of priority: a bar is never replaced by that of a source behind its own.
+        """
         rows = {series: part for series, part in rows.items() if len(part.bars)}
         if not rows:
             return Saved(0, 0, {})
@@ -46,10 +49,10 @@ class PostgresBars:
             key,
             group_by=key_columns,
             first="timestamp",
-            extra_where=_MAY_REPLACE,
+            extra_where=_may_replace(table, rows),
         )
         located = {join_series(table, names): int(at.timestamp()) for names, at in first.items()}
-        return Saved(count.inserted + count.updated, count.unchanged, located)
+        return Saved(count.inserted + count.updated, count.unchanged, located, count.updated)
 
     def remove(self, table: BarTable, timeframe: Timeframe, series: str, from_s: int, keep_ts_s: NDArray[np.int64]) -> int:
         """Delete the bars of a derived series from `from_s` on that are not in `keep_ts_s`."""
@@ -94,13 +97,20 @@ class PostgresBars:
 
     def load_newest(self, table: BarTable, timeframe: Timeframe, series: Collection[str]) -> dict[str, int]:
         """Load the open time of the newest bar of each series that has one."""
+        return self._load_end(table, timeframe, series, sql.SQL("desc"))
+
+    def load_oldest(self, table: BarTable, timeframe: Timeframe, series: Collection[str]) -> dict[str, int]:
+        """Load the open time of the oldest bar of each series that has one."""
+        return self._load_end(table, timeframe, series, sql.SQL("asc"))
+
+    def _load_end(self, table: BarTable, timeframe: Timeframe, series: Collection[str], order: sql.SQL) -> dict[str, int]:
         if not series:
             return {}
         names = list(series)
         query = sql.SQL(
             "select k.n, extract(epoch from b.timestamp)::bigint from {wanted} cross join lateral ("
-            "select timestamp from {table} as b where {join} and b.timeframe = %s and b.is_final order by b.timestamp desc limit 1) as b"
-        ).format(wanted=_wanted(table), table=sql.Identifier(table.value), join=_join(table))
+            "select timestamp from {table} as b where {join} and b.timeframe = %s and b.is_final order by b.timestamp {order} limit 1) as b"
+        ).format(wanted=_wanted(table), table=sql.Identifier(table.value), join=_join(table), order=order)
         keys = [split_series(name) for name in names]
         rows = self._conn.execute(query, (*([list(part) for part in zip(*keys, strict=True)]), [0.0] * len(names), timeframe.value))
         return {names[n - 1]: ts_s for n, ts_s in rows}
@@ -140,8 +150,8 @@ class PostgresBars:
             found.setdefault(series, []).append((start_s, end_s))
         return found
 
-    def quarantine(self, series: str, timeframe: Timeframe, source: str, raw: RawBars, reasons: Sequence[str]) -> int:
-        """Keep refused bars with their reasons; returns how many were not known yet."""
+    def quarantine(self, series: str, timeframe: Timeframe, source: str, raw: RawBars, reasons: Sequence[str], now_s: int) -> int:
+        """Keep refused bars with their reasons and when their values were first seen; returns how many were not known yet."""
         if not len(raw):
             return 0
         # of two refused rows with one key the last stands: the table has one row per bar, source and reason
@@ -157,11 +167,24 @@ class PostgresBars:
             "source": bulk.constant(source, n),
             **{name: bulk.float8(values) for name, values in zip(("open", "high", "low", "close", "volume"), finite, strict=True)},
             "reason": bulk.texts(list(reasons)),
+            "detected_at": bulk.timestamptz(np.full(n, now_s)),
+            "resolved_at": bulk.timestamptz(np.zeros(n, dtype=np.int64), null=np.ones(n, dtype=bool)),
         }
-        return bulk.upsert(self._conn, "bar_quarantine", columns, ("series", "timeframe", "timestamp", "source", "reason")).inserted
+        key = ("series", "timeframe", "timestamp", "source", "reason")
+        return bulk.upsert(self._conn, "bar_quarantine", columns, key, ignore_in_compare=("detected_at", "resolved_at")).inserted
 
-    def record_gaps(self, timeframe: Timeframe, source: str, gaps_s: Mapping[str, NDArray[np.int64]], window_s: tuple[int, int]) -> int:
-        """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window."""
+    def record_gaps(
+        self,
+        timeframe: Timeframe,
+        source: str,
+        gaps_s: Mapping[str, NDArray[np.int64]],
+        window_s: tuple[int, int],
+        asked_s: int | None = None,
+    ) -> int:
+        """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window.
+
+        `asked_s` says when vendors were asked for them; None: now, or nobody is to be asked (composites).
+        """
         if not gaps_s:
             return 0
         names = list(gaps_s)
@@ -184,7 +207,11 @@ class PostgresBars:
             "reason": bulk.constant("missing", n),
             "resolved_at": bulk.timestamptz(ts_s, null=np.ones(n, dtype=bool)),
         }
-        bulk.upsert(self._conn, "bar_gaps", columns, ("series", "timeframe", "timestamp", "source"))
+        if asked_s is not None:
+            columns |= {name: bulk.timestamptz(np.full(n, asked_s)) for name in ("detected_at", "last_asked_at")}
+        # a gap that is known keeps what was found out about it
+        known = ("reason", "detected_at", "last_asked_at")
+        bulk.upsert(self._conn, "bar_gaps", columns, ("series", "timeframe", "timestamp", "source"), ignore_in_compare=known)
         return n
 
 
@@ -220,6 +247,25 @@ def _bar_columns(table: BarTable, timeframe: Timeframe, rows: Mapping[str, BarRo
         count = np.concatenate(counts)
         columns["component_count"] = bulk.int4(count, null=count < 0)
     return columns
+
+
+def _may_replace(table: BarTable, rows: Mapping[str, BarRows]) -> sql.Composable:
+    """Which stored bars may be overwritten: not by a source behind theirs in the series' order, and not a rollup by a lesser bar."""
+    orders: dict[tuple[str, ...], list[str]] = {}
+    for series, part in rows.items():
+        if len(part.sources) > 1:
+            orders.setdefault(part.sources, []).append(series)
+    if not orders or table is BarTable.DRIVERS:
+        return sql.SQL(_MAY_REPLACE)
+    cases = [
+        sql.SQL("when t.token_contract || ':' || t.chain = any({names}::text[]) then {order}::text[]").format(
+            names=sql.Literal([series.partition(":")[2] for series in names]), order=sql.Literal(list(order))
+        )
+        for order, names in sorted(orders.items())
+    ]
+    return sql.SQL(
+        "{rollups} and (array_position(case {cases} end, t.source) < array_position(case {cases} end, excluded.source)) is not true"
+    ).format(rollups=sql.SQL(_MAY_REPLACE), cases=sql.SQL(" ").join(cases))
 
 
 def _key_is(table: BarTable) -> sql.Composable:

@@ -11,6 +11,7 @@ import psycopg
 from regime_pipeline.adapters.postgres.bar_store import PostgresBars
 from regime_pipeline.adapters.postgres.connect import open_connection
 from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
+from regime_pipeline.adapters.postgres.quality_store import PostgresQuality
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
@@ -36,6 +37,14 @@ class PostgresMarks:
             " on conflict (stage, timeframe, series) do update set from_ts = least(t.from_ts, excluded.from_ts)",
             (stage, timeframe, [series for series, _ in rows], [first for _, first in rows]),
         )
+
+    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, int]:
+        """Load the marks of a stage without taking or locking them."""
+        rows = self._conn.execute(
+            "select series, extract(epoch from from_ts)::bigint from derivation_marks where stage = %s and timeframe = %s order by series",
+            (stage, timeframe),
+        )
+        return dict(rows.fetchall())
 
     def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None) -> dict[str, int]:
         """Take the marks of a stage: they are locked, and gone when the transaction commits."""
@@ -77,6 +86,11 @@ class PostgresWork:
     def regime(self) -> PostgresRegime:
         """Mapper tables."""
         return PostgresRegime(self.conn)
+
+    @property
+    def quality(self) -> PostgresQuality:
+        """What is known about the bars besides their values."""
+        return PostgresQuality(self.conn)
 
     @property
     def feeds(self) -> PostgresFeeds:

@@ -1,0 +1,98 @@
+"""How good the bars are, in Postgres: suspects, watermarks, gaps that were asked for again, validity."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from regime_pipeline.market.bars import RawBars
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.ports import Watermark
+
+_SUSPECT_REASONS = ("outlier", "disagrees", "wrong_unit")
+
+
+class PostgresQuality:
+    """`QualityStore` on an open transaction."""
+
+    def __init__(self, conn: psycopg.Connection) -> None:
+        self._conn = conn
+
+    def load_suspects(self, series: str, timeframe: Timeframe, first_s: int, last_s: int) -> dict[str, list[tuple[RawBars, int]]]:
+        """Load the refused outliers of a span that nothing has taken the place of, by venue, each with when it was first said."""
+        rows = self._conn.execute(
+            "select source, extract(epoch from timestamp)::bigint, open, high, low, close, volume, extract(epoch from detected_at)::bigint"
+            " from bar_quarantine where series = %s and timeframe = %s and timestamp between to_timestamp(%s) and to_timestamp(%s)"
+            " and reason = any(%s) and resolved_at is null order by source, timestamp",
+            (series, timeframe.value, first_s, last_s, list(_SUSPECT_REASONS)),
+        )
+        found: dict[str, list[tuple[RawBars, int]]] = {}
+        for venue, ts_s, *values, detected_s in rows:
+            bar = RawBars(*(np.array([value]) for value in (ts_s, *values)))
+            found.setdefault(venue, []).append((bar, detected_s))
+        return found
+
+    def acquit(self, series: str, timeframe: Timeframe, venue: str, ts_s: NDArray[np.int64]) -> None:
+        """Rename the reason of outliers that were confirmed after all."""
+        if not len(ts_s):
+            return
+        self._conn.execute(
+            "with freed as (delete from bar_quarantine where series = %s and timeframe = %s and source = %s and reason = any(%s)"
+            " and timestamp in (select to_timestamp(t) from unnest(%s::float8[]) as t) returning *)"
+            " insert into bar_quarantine (series, timeframe, timestamp, source, open, high, low, close, volume, reason, detected_at,"
+            " resolved_at) select distinct on (timestamp) series, timeframe, timestamp, source, open, high, low, close, volume, 'confirmed',"
+            " detected_at, now() from freed order by timestamp, detected_at on conflict do nothing",
+            (series, timeframe.value, venue, list(_SUSPECT_REASONS), ts_s.tolist()),
+        )
+
+    def settle(self, timeframe: Timeframe, ts_s: Mapping[str, NDArray[np.int64]], now_s: int) -> None:
+        """Resolve the gaps and the refused bars whose place a believed bar has taken."""
+        names = [name for name, times in ts_s.items() if len(times)]
+        if not names:
+            return
+        first_s, last_s = min(int(ts_s[name][0]) for name in names), max(int(ts_s[name][-1]) for name in names)
+        for table in ("bar_gaps", "bar_quarantine"):
+            rows = self._conn.execute(
+                sql.SQL(
+                    "select series, extract(epoch from timestamp)::bigint from {} where resolved_at is null and timeframe = %s"
+                    " and series = any(%s) and timestamp between to_timestamp(%s) and to_timestamp(%s)"
+                ).format(sql.Identifier(table)),
+                (timeframe.value, names, first_s, last_s),
+            ).fetchall()
+            arrived = [(name, at_s) for name, at_s in rows if _has(ts_s[name], at_s)]
+            if arrived:
+                self._conn.execute(
+                    sql.SQL(
+                        "update {} as t set resolved_at = to_timestamp(%s) from unnest(%s::text[], %s::float8[]) as w (name, at_s) where"
+                        " t.resolved_at is null and t.timeframe = %s and t.series = w.name and t.timestamp = to_timestamp(w.at_s)"
+                    ).format(sql.Identifier(table)),
+                    (now_s, [name for name, _ in arrived], [at_s for _, at_s in arrived], timeframe.value),
+                )
+
+    def save_watermarks(self, timeframe: Timeframe, marks: Mapping[str, Watermark], now_s: int) -> None:
+        """Remember how far each series has come and that it was asked for; an older bar moves nothing back."""
+        rows = sorted(marks.items())
+        self._conn.execute(
+            "insert into ingest_watermarks as t (series, timeframe, last_ts, source, last_asked_at, last_answered_at)"
+            " select series, %s, to_timestamp(last_s), source, to_timestamp(%s), case when last_s is not null then to_timestamp(%s) end"
+            " from unnest(%s::text[], %s::float8[], %s::text[]) as w (series, last_s, source)"
+            " on conflict (series, timeframe) do update set last_ts = greatest(t.last_ts, excluded.last_ts),"
+            " source = case when excluded.last_ts >= coalesce(t.last_ts, '-infinity') then excluded.source else t.source end,"
+            " last_asked_at = greatest(t.last_asked_at, excluded.last_asked_at),"
+            " last_answered_at = greatest(t.last_answered_at, excluded.last_answered_at)",
+            (
+                timeframe.value,
+                now_s,
+                now_s,
+                [name for name, _ in rows],
+                [mark.last_s for _, mark in rows],
+                [mark.source for _, mark in rows],
+            ),
+        )
+
+
+def _has(times: NDArray[np.int64], at_s: int) -> bool:
+    at = int(np.searchsorted(times, at_s))
+    return at < len(times) and int(times[at]) == at_s
