@@ -13,6 +13,8 @@ from regime_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.audit import PostgresAudit
+    from regime_pipeline.adapters.postgres.work import PostgresStores
+    from regime_pipeline.adapters.venues.live import LiveMarket
 
 
 class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own generic parameter is for wrapped resources
@@ -20,9 +22,7 @@ class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
 
     def open(self) -> AbstractContextManager[Work]:
         """Begin a transaction: commits when left without an error, rolls back otherwise."""
-        from regime_pipeline.adapters.postgres.work import PostgresStores
-
-        return PostgresStores(database_url(load_settings())).open()
+        return _open_stores(database_url(load_settings())).open()
 
     @contextmanager
     def audit(self) -> "Iterator[PostgresAudit]":
@@ -37,9 +37,9 @@ class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
 class Market(dg.ConfigurableResource):  # type: ignore[type-arg]
     """What we watch and where its bars come from, of the settings; built once per process."""
 
-    def source(self) -> BarSource:
-        """Where bars come from."""
-        return build_source(load_settings())
+    def source(self, *, patient: bool = False) -> BarSource:
+        """Where bars come from; a patient one repeats failed reads after 5, 15 and 60 seconds, for runs that nobody waits for."""
+        return build_source(load_settings(), patient=patient)
 
     def universe(self) -> Universe:
         """What the universe file says."""
@@ -47,14 +47,25 @@ class Market(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 @cache
-def build_source(settings: Settings) -> BarSource:
-    """Build the source that the settings name.
+def _open_stores(url: str) -> "PostgresStores":
+    """Keep one per process: its idle connection serves the next transaction of a run."""
+    from regime_pipeline.adapters.postgres.work import PostgresStores
+
+    return PostgresStores(url)
+
+
+@cache
+def build_source(settings: Settings, *, patient: bool = False) -> BarSource:
+    """Build the source that the settings name; with `patient` one that repeats failed reads for minutes, as bootstrap and backfills may.
 
     Raises
     ------
     ConfigError
-        When `source` is recorded and `recorded_path` is not set.
+        When `source` is recorded and `recorded_path` is not set, or live and the CoinGecko plan lacks its key.
     """
+    if settings.source == "live":
+        market = _build_live(settings)
+        return market.patient() if patient else market
     if settings.source == "generated":
         from regime_pipeline.adapters.venues.generated import GeneratedMarket
 
@@ -66,6 +77,23 @@ def build_source(settings: Settings) -> BarSource:
     from regime_pipeline.adapters.venues.recorded import RecordedMarket
 
     return RecordedMarket(settings.recorded_path)
+
+
+@cache
+def _build_live(settings: Settings) -> "LiveMarket":
+    from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
+    from regime_pipeline.adapters.venues.live import LiveMarket
+
+    key = settings.coingecko_key
+    return LiveMarket(
+        _read_universe(settings),
+        PostgresVenueLedger(database_url(settings)),
+        venue_url=settings.venue_url,
+        timeout_s=settings.fetch_timeout_s,
+        coingecko_plan=settings.coingecko_plan,
+        coingecko_key=None if key is None else key.get_secret_value(),
+        coingecko_monthly_calls=settings.coingecko_monthly_calls,
+    )
 
 
 @cache

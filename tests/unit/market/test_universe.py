@@ -50,7 +50,7 @@ def test_shipped_thresholds_are_those_of_the_spec() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "unknown", "allowed"),
     [
-        ('contract = "AAVE"', 'contract = "AAVE"\ncolour = "red"', "colour", "bucket, chain, contract, sources, timeframes"),
+        ('contract = "AAVE"', 'contract = "AAVE"\ncolour = "red"', "colour", "bucket, chain, coingecko_id, contract, sources, timeframes"),
         ('hl_mode = "extreme"', 'hlmode = "extreme"', "hlmode", "components, hl_mode, kind"),
         ("hysteresis_pct", "hysteresis", "hysteresis", "hysteresis_pct"),
         ('description = "Binance spot"', 'about = "x"', "about", "description"),
@@ -74,6 +74,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_allowed_names(
         ('bucket = "big"', 'bucket = "huge"', "tokens.bucket was 'huge'"),
         ('"HYPE"]', '"DOGE"]', "component 'DOGE'; the majors are BNB, BTC, ETH, HYPE, SOL"),
         ('contract = "UNI"', 'contract = "AAVE"', "instrument token:AAVE:binance is listed 2 times"),
+        ('coingecko_id = "uniswap"', 'coingecko_id = "aave"', "coingecko_id aave is listed 2 times"),
         ('contract = "ETH"', 'contract = "BTC"', "major BTC is listed 2 times"),
         ('name = "ALT"', 'name = "BTC"', "driver BTC is listed 2 times"),
         ('venue = "binance_um", symbol = "TLMUSDT"', 'venue = "okx", symbol = "TLMUSDT"', "TLM names the venue 'okx'"),
