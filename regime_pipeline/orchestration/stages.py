@@ -198,10 +198,10 @@ def _drivers(inputs: Inputs) -> Tables:
     from regime_pipeline.services.build_drivers import build_drivers
     from regime_pipeline.services.run_step import driver_timeframes
 
-    built = {}
-    for timeframe in driver_timeframes(inputs.timeframe):
-        with inputs.stores.open() as work:
-            built[timeframe] = build_drivers(work, inputs.universe, timeframe)
+    built = {
+        timeframe: build_drivers(inputs.stores, inputs.universe, timeframe, inputs.now_s)
+        for timeframe in driver_timeframes(inputs.timeframe)
+    }
     summary = built[inputs.timeframe]
     last_s = max((row.last_s for row in summary.drivers.values() if row.last_s is not None), default=None)
     lines = ["| driver | rows | components | gaps |", "|---|---:|---:|---:|"]
@@ -216,8 +216,7 @@ def _trend(inputs: Inputs) -> Tables:
 
     line: dict[str, Any] = {}
     for timeframe in timeframes_in_use(inputs.universe, inputs.timeframe):
-        with inputs.stores.open() as work:
-            summary = advance_trend(work, inputs.universe, timeframe)
+        summary = advance_trend(inputs.stores, inputs.universe, timeframe, inputs.now_s)
         if timeframe is inputs.timeframe:
             last_s = max((state.last_s for state in summary.series.values() if state.last_s is not None), default=None)
             line = describe_rows(summary.written, summary.unchanged, last_s)
@@ -230,8 +229,7 @@ def _deltas(inputs: Inputs) -> Tables:
     from regime_pipeline.services.read_board import load_board
 
     timeframe, window = inputs.timeframe, inputs.window
-    with inputs.stores.open() as work:
-        summary = map_regime(work, timeframe)
+    summary = map_regime(inputs.stores, timeframe, inputs.now_s)
     last_s = max((ts_s for ts_s, _, _ in summary.last.values()), default=None)
     line = describe_rows(summary.written, summary.unchanged, last_s)
     with inputs.stores.open() as work:

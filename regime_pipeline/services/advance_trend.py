@@ -1,6 +1,6 @@
 """Step the trend engine of every series whose bars changed: new bars extend it, corrected ones replay it from a checkpoint."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,7 +11,8 @@ from regime_pipeline.indicators.levels import WINDOW_BARS
 from regime_pipeline.market.bars import Bars, FloatArray
 from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
 from regime_pipeline.market.universe import Universe
-from regime_pipeline.ports import BarTable, Stage, Work
+from regime_pipeline.ports import BarTable, Stage, Stores, Work
+from regime_pipeline.services.batches import plan_batches
 from regime_pipeline.services.derivation import driver_series
 from regime_pipeline.trend import record as trend_record
 from regime_pipeline.trend.engine import Advance, EngineCarry, MissingTapeError, SeriesEngine, Tape, TapeChunk, chunks_needed, step_singles
@@ -60,21 +61,38 @@ class _Task:
 
 
 def advance_trend(
-    work: Work, universe: Universe, timeframe: Timeframe, profile: Profile = V5, progress: Progress | None = None
+    stores: Stores, universe: Universe, timeframe: Timeframe, now_s: int, profile: Profile = V5, progress: Progress | None = None
 ) -> TrendSummary:
-    """Step every marked series of a timeframe up to its newest final bar.
+    """Step every marked series of a timeframe up to its newest final bar; the records of a series change in one transaction.
 
     Parameters
     ----------
+    now_s : int
+        Epoch seconds; says how much there may be to do, see `plan_batches`.
     progress : callable, optional
         Called with the series and the bars just stepped.
     """
     summary = TrendSummary()
-    marked = work.marks.take(Stage.TREND, timeframe)
+    for series in plan_batches(stores, Stage.TREND, timeframe, now_s):
+        with stores.open() as work:
+            _advance_series(work, universe, timeframe, series, profile, progress, summary)
+    return summary
+
+
+def _advance_series(
+    work: Work,
+    universe: Universe,
+    timeframe: Timeframe,
+    names: Sequence[str],
+    profile: Profile,
+    progress: Progress | None,
+    summary: TrendSummary,
+) -> None:
+    marked = work.marks.take(Stage.TREND, timeframe, names)
     tickers = _tickers(universe, timeframe)
     marked = {series: first_s for series, first_s in marked.items() if series in tickers}
     if not marked:
-        return summary
+        return
     work.trend.ensure_positions(timeframe, tickers)
     delta_from: dict[str, int] = {}
     for tasks in _batches(_prepare(work, timeframe, profile, marked, summary)):
@@ -91,7 +109,6 @@ def advance_trend(
     drivers = {driver_series(driver.name) for driver in universe.drivers}
     if timeframe in REGIME_TIMEFRAMES:
         work.marks.add(Stage.DELTA, timeframe, {series: first_s for series, first_s in delta_from.items() if series in drivers})
-    return summary
 
 
 def _tickers(universe: Universe, timeframe: Timeframe) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Build the bars of the drivers that are made of others: BTC from its major, ALT and the buckets as composites."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,8 @@ from regime_pipeline.market.bars import Bars, IntArray
 from regime_pipeline.market.composite import ChainState, CompositeSpec, Membership, build_composite
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Driver, Universe
-from regime_pipeline.ports import BarRows, BarTable, Stage, Work
+from regime_pipeline.ports import BarRows, BarTable, Stage, Stores, Work
+from regime_pipeline.services.batches import plan_batches
 from regime_pipeline.services.derivation import driver_series, mark_consequences
 from regime_pipeline.services.tag_buckets import load_memberships
 
@@ -36,16 +37,28 @@ class DriverSummary:
     drivers: dict[str, DriverRows] = field(default_factory=dict)
 
 
-def build_drivers(work: Work, universe: Universe, timeframe: Timeframe) -> DriverSummary:
+def build_drivers(stores: Stores, universe: Universe, timeframe: Timeframe, now_s: int) -> DriverSummary:
     """Derive the marked drivers of a timeframe from the bars of their components.
 
     A changed component bar at S re-derives the chain from S on, so that stored composites always equal a rebuild.
+
+    Parameters
+    ----------
+    now_s : int
+        Epoch seconds; says how much there may be to do, see `plan_batches`.
     """
     summary = DriverSummary()
+    for series in plan_batches(stores, Stage.DRIVER, timeframe, now_s):
+        with stores.open() as work:
+            _build_series(work, universe, timeframe, series, summary)
+    return summary
+
+
+def _build_series(work: Work, universe: Universe, timeframe: Timeframe, names: Sequence[str], summary: DriverSummary) -> None:
     derived = {driver_series(driver.name): driver for driver in universe.drivers if driver.kind != "dominance"}
-    marked = work.marks.take(Stage.DRIVER, timeframe, list(derived))
+    marked = work.marks.take(Stage.DRIVER, timeframe, [series for series in names if series in derived])
     if not marked:
-        return summary
+        return
     memberships = load_memberships(work, universe)
     rows: dict[str, BarRows] = {}
     changed: dict[str, int] = {}
@@ -67,7 +80,6 @@ def build_drivers(work: Work, universe: Universe, timeframe: Timeframe) -> Drive
     mark_consequences(work, universe, BarTable.DRIVERS, timeframe, first_s)
     summary.written += saved.written
     summary.unchanged += saved.unchanged
-    return summary
 
 
 def _note_gaps(work: Work, timeframe: Timeframe, series: str, from_s: int, bars: Bars, gaps_s: IntArray) -> None:

@@ -1,10 +1,12 @@
 """Map the states of the drivers to raw deltas of appetite and exit eagerness."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import Stage, Work
+from regime_pipeline.ports import Stage, Stores, Work
 from regime_pipeline.regime.mapper import map_states
+from regime_pipeline.services.batches import plan_batches
 
 
 @dataclass(slots=True)
@@ -16,15 +18,29 @@ class MapSummary:
     last: dict[str, tuple[int, float, float]] = field(default_factory=dict)
 
 
-def map_regime(work: Work, timeframe: Timeframe) -> MapSummary:
-    """Map every marked driver of a timeframe from the oldest changed state on; each row depends on its own state row alone."""
-    marked = work.marks.take(Stage.DELTA, timeframe)
+def map_regime(stores: Stores, timeframe: Timeframe, now_s: int) -> MapSummary:
+    """Map every marked driver of a timeframe from the oldest changed state on; each row depends on its own state row alone.
+
+    Parameters
+    ----------
+    now_s : int
+        Epoch seconds; says how much there may be to do, see `plan_batches`.
+    """
+    summary = MapSummary()
+    for series in plan_batches(stores, Stage.DELTA, timeframe, now_s):
+        with stores.open() as work:
+            _map_series(work, timeframe, series, summary)
+    return summary
+
+
+def _map_series(work: Work, timeframe: Timeframe, series: Sequence[str], summary: MapSummary) -> None:
+    marked = work.marks.take(Stage.DELTA, timeframe, series)
     if not marked:
-        return MapSummary()
+        return
     states = work.regime.load_states(timeframe, marked)
     delta_a, delta_e = map_states(states.prev_state, states.state, states.flags, states.immature)
     saved = work.regime.save_deltas(timeframe, marked, states, delta_a, delta_e)
-    summary = MapSummary(saved.written, saved.unchanged)
+    summary.written += saved.written
+    summary.unchanged += saved.unchanged
     for row, code in enumerate(states.series_code.tolist()):  # ascending in time, so the newest of each stays
         summary.last[states.series[code].partition(":")[2]] = (int(states.ts_s[row]), float(delta_a[row]), float(delta_e[row]))
-    return summary

@@ -55,7 +55,7 @@ def run_timeframe(
     progress: Progress | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> StepSummary:
-    """Run ingest, (daily: bucket tagging,) drivers, trend and mapper, each in its own transaction.
+    """Run ingest, (daily: bucket tagging,) drivers, trend and mapper, each in transactions of its own.
 
     A run that dies between two of them leaves the marks of what is to do: the next run does it.
     """
@@ -74,14 +74,11 @@ def run_timeframe(
     built: dict[Timeframe, DriverSummary] = {}
     for each in driver_timeframes(timeframe):
         say(f"drivers {each}")
-        with stores.open() as work:
-            built[each] = build_drivers(work, universe, each)
+        built[each] = build_drivers(stores, universe, each, now_s)
     trend: dict[Timeframe, TrendSummary] = {}
     for each in in_use:
         say(f"trend {each}")
-        with stores.open() as work:
-            trend[each] = advance_trend(work, universe, each, progress=progress)
+        trend[each] = advance_trend(stores, universe, each, now_s, progress=progress)
     say(f"deltas {timeframe}")
-    with stores.open() as work:
-        deltas = map_regime(work, timeframe)
+    deltas = map_regime(stores, timeframe, now_s)
     return StepSummary(ingest, tags, built[timeframe], trend, deltas)

@@ -13,8 +13,7 @@ from regime_pipeline.errors import SourceUnavailableError
 from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
-from regime_pipeline.services import run_step
-from regime_pipeline.services.advance_trend import advance_trend
+from regime_pipeline.services import advance_trend
 from regime_pipeline.services.ingest_bars import ingest_bars
 from regime_pipeline.services.read_board import load_board
 from regime_pipeline.services.read_levers import levers_at
@@ -214,11 +213,13 @@ def test_a_run_that_dies_in_the_middle_of_a_step_is_finished_by_the_next(
     source = generated(UNIVERSE)
     stores = PostgresStores(database)
 
-    def die(work, universe, timeframe, **options):  # type: ignore[no-untyped-def]
-        advance_trend(work, universe, timeframe, **options)
+    real = advance_trend._advance_series
+
+    def die(*arguments):  # type: ignore[no-untyped-def]
+        real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_step, "advance_trend", die)
+    monkeypatch.setattr(advance_trend, "_advance_series", die)
     with pytest.raises(KeyboardInterrupt):
         run_timeframe(stores, source, UNIVERSE, Timeframe.H1, Window(T0, now_s), now_s)
     with open_connection(database) as conn:
