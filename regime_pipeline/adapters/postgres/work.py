@@ -13,6 +13,7 @@ from regime_pipeline.adapters.postgres.connect import open_connection
 from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
 from regime_pipeline.adapters.postgres.quality_store import PostgresQuality
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
+from regime_pipeline.errors import DatabaseError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
 
@@ -114,11 +115,24 @@ class PostgresStores:
 
     @contextmanager
     def open(self) -> Iterator[PostgresWork]:
-        """Begin a transaction: commits when left without an error, rolls back otherwise."""
+        """Begin a transaction: commits when left without an error, rolls back otherwise.
+
+        Raises
+        ------
+        DatabaseError
+            When the server cannot be reached, or goes away before the commit is answered.
+        """
         conn = self._connect()
         try:
             with conn.transaction():
                 yield PostgresWork(conn)
+        except psycopg.OperationalError as error:
+            if not conn.broken:
+                raise
+            reason = " ".join(str(error).split())
+            raise DatabaseError(
+                f"the database went away in the middle of a transaction: {reason}. What it wrote is asked for again."
+            ) from error
         finally:
             if conn.closed:
                 conn.close()
