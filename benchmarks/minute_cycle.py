@@ -34,6 +34,7 @@ PHASES = ("schedule", "queue", "process", "step", "bars", "drivers", "states", "
 """Bar close -> run created -> dequeued -> run started (process up, code imported) -> step begun -> tables committed, in order."""
 MINUTE_TABLES = ("majors_price_data_ohlc_1m", "regime_price_data_ohlc_1m", "uptrend_states_1m", "regime_deltas_1m")
 
+_RUN_EVENTS = ("PIPELINE_STARTING", "PIPELINE_START", "STEP_START", "PIPELINE_SUCCESS")
 ASSETS = [{"path": [name]} for name in (*MINUTE_TABLES, "lowcap_price_data_ohlc_1m")]
 
 
@@ -213,7 +214,7 @@ def read_minutes(url: str, begin_s: float, end_s: float, findings: Findings) -> 
             " where run_id = any(%s) and dagster_event_type = any(%s)",
             (
                 [run for run, *_ in runs],
-                ["PIPELINE_DEQUEUED", "PIPELINE_START", "STEP_START", "ASSET_MATERIALIZATION", "PIPELINE_SUCCESS", "PIPELINE_FAILURE"],
+                [*_RUN_EVENTS, "ASSET_MATERIALIZATION"],
             ),
         ).fetchall()
     at: dict[str, dict[str, float]] = {}
@@ -228,16 +229,9 @@ def read_minutes(url: str, begin_s: float, end_s: float, findings: Findings) -> 
             continue
         findings.failed_runs += status == "FAILURE"
         seen = at.get(run, {})
-        if "PIPELINE_SUCCESS" not in seen or MINUTE_TABLES[-1] not in seen:
+        if not {*_RUN_EVENTS, *MINUTE_TABLES} <= set(seen):
             continue
-        marks = [
-            close_s,
-            float(created),
-            seen["PIPELINE_DEQUEUED"],
-            seen["PIPELINE_START"],
-            seen["STEP_START"],
-            *(seen[name] for name in MINUTE_TABLES),
-        ]
+        marks = [close_s, float(created), *(seen[name] for name in (*_RUN_EVENTS[:3], *MINUTE_TABLES))]
         phases = {name: round(later - before, 3) for name, before, later in zip(PHASES, marks, marks[1:], strict=True)}
         minutes.append(Minute(bar, round(marks[-1] - close_s, 3), phases))
         spans.append((seen["PIPELINE_START"], seen["PIPELINE_SUCCESS"]))
