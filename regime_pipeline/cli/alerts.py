@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -11,7 +12,7 @@ from regime_pipeline.cli.session import iso_time, open_stores, show_time
 from regime_pipeline.clock import now_s as read_now_s
 from regime_pipeline.errors import BadInputError, DatabaseError, NotifyError, RegimeError
 from regime_pipeline.ports import Alert, AlertKind, Notifier, Severity
-from regime_pipeline.services.alert_kinds import KINDS, Mode, build_message, read_modes
+from regime_pipeline.services.alert_kinds import Mode, build_message, read_modes
 from regime_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -136,16 +137,19 @@ class _Outage:
 
 def _look(settings: Settings, now_s: int, *, with_slow: bool) -> "WatchSummary":
     from regime_pipeline.adapters.postgres.embedded import server_status
-    from regime_pipeline.definitions import build_defs
-    from regime_pipeline.orchestration.health import watch_once
-    from regime_pipeline.orchestration.instance import open_instance
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dagster's about what it marks beta: of no concern to who watches
+        from regime_pipeline.definitions import defs
+        from regime_pipeline.orchestration.health import watch_once
+        from regime_pipeline.orchestration.instance import open_instance
 
+        repository = defs.get_repository_def()
     if settings.database_url is None and (state := server_status(settings.home).state) != "running":
         # opening it would start it: whoever stopped it wants to be asked
         raise DatabaseError(f"the embedded server is {state}. Start it with `regime up`, or `regime db start`.")
     open_stores(settings)  # its schema must be ours
     with open_instance(settings) as instance:
-        return watch_once(instance, build_defs().get_repository_def(), now_s, with_slow=with_slow)
+        return watch_once(instance, repository, now_s, with_slow=with_slow)
 
 
 def _try_kind(settings: Settings, kind: AlertKind) -> dict[str, str]:
@@ -159,7 +163,7 @@ def _try_kind(settings: Settings, kind: AlertKind) -> dict[str, str]:
         return dict.fromkeys(channels, "off")
     now_s = read_now_s()
     rules = AlertRules(settings.instance_name, modes, channels)
-    alert = Alert(kind, TEST_SCOPE, Severity.WARNING, f"this is a test of {kind}; {KINDS[kind].cost} if it were real", now_s)
+    alert = Alert(kind, TEST_SCOPE, Severity.WARNING, f"a test of {kind}, made on purpose: nothing is wrong", now_s)
     raise_alerts(store, rules, [alert], (), now_s)
     end_alert(store, rules, kind, TEST_SCOPE, now_s)
     if modes[kind] is Mode.SILENT:
@@ -190,7 +194,8 @@ def _tell(summary: "WatchSummary | None", now_s: int, *, as_json: bool) -> None:
         sent = {channel: str(what) if isinstance(what, RegimeError) else what for channel, what in summary.sent.items()}
         typer.echo(json.dumps({"at": iso_time(now_s), "is_well": summary.is_well, "found": found, "sent": sent}))
         return
-    typer.echo(f"{show_time(now_s)} UTC: {'all is well' if not summary.found else f'{len(summary.found)} alerts hold'}")
+    verdict = f"{len(summary.found)} alerts hold" if summary.found else "all is well" if summary.is_well else "no minute of BTC and ALT yet"
+    typer.echo(f"{show_time(now_s)} UTC: {verdict}")
     for alert in summary.found:
         typer.echo(f"  {alert.severity:8} {alert.kind} {alert.scope}: {alert.summary}")
     for channel, what in summary.sent.items():
