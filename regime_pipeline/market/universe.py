@@ -39,6 +39,9 @@ class Instrument(_Entry):
     sources: tuple[Source, ...] = Field(
         min_length=1, description="The first source that has the bar gives it; sources are never added together."
     )
+    coingecko_id: str | None = Field(
+        None, min_length=1, description="CoinGecko's id of it (bitcoin, aave); a token without one is never moved out of `bucket`."
+    )
 
     @property
     def series(self) -> str:
@@ -55,9 +58,6 @@ class Token(Instrument):
 
     bucket: Bucket | None = Field(None, description="Bucket to assume while no market cap is known; unset: unknown.")
     timeframes: tuple[Timeframe, ...] = Field((Timeframe.H1,), min_length=1, description="Execution timeframes.")
-    coingecko_id: str | None = Field(
-        None, min_length=1, description="CoinGecko's id of it (aave, uniswap), for its market cap; unset: never moved out of `bucket`."
-    )
 
 
 class Driver(_Entry):
@@ -193,7 +193,7 @@ def _problems(universe: Universe) -> Iterable[str]:
     yield from _repeated("driver", (driver.name for driver in universe.drivers))
     yield from _repeated("major", (major.contract for major in universe.majors))
     yield from _repeated("instrument", (instrument.series for instrument in universe.instruments()))
-    yield from _repeated("coingecko_id", (token.coingecko_id for token in universe.tokens if token.coingecko_id))
+    yield from _repeated("coingecko_id", (each.coingecko_id for each in universe.instruments() if each.coingecko_id))
     majors = {major.contract for major in universe.majors}
     for instrument in universe.instruments():
         for source in instrument.sources:

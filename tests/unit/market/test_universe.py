@@ -55,7 +55,7 @@ def test_shipped_thresholds_are_those_of_the_spec() -> None:
         ("hysteresis_pct", "hysteresis", "hysteresis", "hysteresis_pct"),
         ('description = "Binance spot"', 'about = "x"', "about", "description"),
         ('symbol = "HYPEUSDT"', 'symbl = "HYPEUSDT"', "symbl", "symbol, venue"),
-        ('chain = "hyperliquid"', 'chian = "hyperliquid"', "chian", "chain, contract, sources"),
+        ('chain = "hyperliquid"', 'chian = "hyperliquid"', "chian", "chain, coingecko_id, contract, sources"),
         ("[venues]", "[venus]", "venus", "buckets, drivers, majors, tokens, venues"),
     ],
 )
