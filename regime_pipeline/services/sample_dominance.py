@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-
 from regime_pipeline.errors import SourceError
 from regime_pipeline.market.dominance import MAX_AGE_S, DominanceSample, MinuteState, close_minutes
 from regime_pipeline.market.quality import find_gaps
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
-from regime_pipeline.ports import BarRows, BarTable, DominanceSampler, Question, Work
-from regime_pipeline.services.derivation import driver_series, mark_consequences
+from regime_pipeline.ports import BarTable, DominanceSampler, Question, Work
+from regime_pipeline.services.accept_bars import Delivery, accept_bars
+from regime_pipeline.services.derivation import driver_series
 
 VENDOR: Final = "coingecko"
 MINUTE: Final = Timeframe.M1
@@ -88,21 +87,29 @@ def _close(work: Work, universe: Universe, drivers: Sequence[str], now_s: int, e
     before = work.bars.load_last(BarTable.DRIVERS, MINUTE, newest, 1) if newest else {}
     earliest_s = min([end_s, *newest.values()]) - every_s - MAX_AGE_S
     answers = work.feeds.load_samples(drivers, max(earliest_s, end_s - REACH_S))
-    rows: dict[str, BarRows] = {}
+    deliveries: list[Delivery] = []
+    spans: dict[str, tuple[int, int]] = {}
     for driver, name in series.items():
         start_s = _first_minute(answers[driver], newest.get(name), end_s)
         if start_s is None or start_s >= end_s:
             continue
         state = None if name not in newest else _state(newest[name], float(before[name].close[-1]), answers[driver])
         bars = close_minutes(answers[driver], start_s, end_s, every_s, state).bars
-        rows[name] = BarRows(bars, (VENDOR,), np.zeros(len(bars), dtype=np.int64), np.ones(len(bars), dtype=np.bool_))
-        missing = find_gaps(bars.ts_s, MINUTE, start_s, end_s)
-        summary.gaps += work.bars.record_gaps(MINUTE, VENDOR, {name: missing}, (start_s, end_s))
-        if len(bars):
-            summary.last_s[name] = int(bars.ts_s[-1])
-    saved = work.bars.save(BarTable.DRIVERS, MINUTE, rows)
-    mark_consequences(work, universe, BarTable.DRIVERS, MINUTE, saved.first_written_s)
-    summary.written = saved.written
+        deliveries.append(Delivery(name, VENDOR, bars))
+        spans[name] = (start_s, end_s)
+    accepted = accept_bars(work, universe, MINUTE, deliveries, now_s)
+    summary.written = accepted.written
+    summary.last_s = {name: rows.last_s for name, rows in accepted.series.items() if rows.last_s is not None}
+    summary.gaps = _note_gaps(work, spans, now_s)
+
+
+def _note_gaps(work: Work, spans: Mapping[str, tuple[int, int]], now_s: int) -> int:
+    """Record the minutes that no answer closes."""
+    stored = {name: work.bars.load_coverage(BarTable.DRIVERS, MINUTE, [name], *span)[name] for name, span in spans.items()}
+    return sum(
+        work.bars.record_gaps(MINUTE, VENDOR, {name: find_gaps(stored[name].ts_s, MINUTE, *span)}, span, now_s)
+        for name, span in spans.items()
+    )
 
 
 def _first_minute(answers: Sequence[DominanceSample], newest_s: int | None, end_s: int) -> int | None:
