@@ -5,6 +5,7 @@ import sys
 import typer
 
 from regime_pipeline.cli.alerts import alerts_app
+from regime_pipeline.cli.collect import collect
 from regime_pipeline.cli.config import config_app
 from regime_pipeline.cli.db import db_app
 from regime_pipeline.cli.demo import demo
@@ -23,6 +24,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")
 app.add_typer(trend_app, name="trend")
+app.command()(collect)
 app.command()(demo)
 app.command()(doctor)
 app.command()(drivers)
