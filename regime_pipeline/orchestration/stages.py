@@ -190,7 +190,7 @@ def _tag(inputs: Inputs) -> Tables:
     from regime_pipeline.services.tag_buckets import tag_buckets
 
     with inputs.stores.open() as work:
-        summary = tag_buckets(work, inputs.source, inputs.universe, inputs.window)
+        summary = tag_buckets(work, inputs.source, inputs.universe, inputs.window, inputs.now_s)
     return {"token_cap_bucket": {"tokens_with_a_cap": summary.tokens, "rows_written": summary.spans_written}}
 
 

@@ -70,7 +70,7 @@ def run_timeframe(
     if timeframe is Timeframe.D1:
         say("buckets")
         with stores.open() as work:
-            tags = tag_buckets(work, source, universe, window)
+            tags = tag_buckets(work, source, universe, window, now_s)
     built: dict[Timeframe, DriverSummary] = {}
     for each in driver_timeframes(timeframe):
         say(f"drivers {each}")

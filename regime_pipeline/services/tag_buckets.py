@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from regime_pipeline.market.buckets import BUCKETS, build_spans
 from regime_pipeline.market.composite import NEVER_S, Span
-from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES
+from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarSource, Stage, Work
 from regime_pipeline.services.derivation import driver_series
@@ -19,9 +19,13 @@ class TagSummary:
     spans_written: int
 
 
-def tag_buckets(work: Work, source: BarSource, universe: Universe, window: Window) -> TagSummary:
-    """Classify tokens by the market caps that became known in the window, and mark the composites whose members changed."""
-    caps = source.fetch_market_caps(window.start_s, window.end_s)
+def tag_buckets(work: Work, source: BarSource, universe: Universe, window: Window, now_s: int) -> TagSummary:
+    """Classify tokens by the market caps that became known in the window, and mark the composites whose members changed.
+
+    A window that ends with the newest closed day goes on to `now_s`: a vendor that only knows the present says it after that day's end.
+    """
+    is_newest = window.end_s >= Timeframe.D1.last_closed(now_s) + Timeframe.D1.seconds
+    caps = source.fetch_market_caps(window.start_s, max(window.end_s, now_s + 1) if is_newest else window.end_s)
     stored = work.regime.load_spans()
     changed = {}
     first_s: int | None = None
