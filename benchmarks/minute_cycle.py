@@ -243,7 +243,8 @@ def read_states(url: str, begin_s: float, end_s: float, findings: Findings) -> N
     """Look for minutes without a delta of BTC, and count those of every driver."""
     with psycopg.connect(url) as conn:
         rows = conn.execute(
-            "select driver, extract(epoch from ts)::bigint from regime_deltas where timeframe = '1m' and ts >= to_timestamp(%s) and ts < to_timestamp(%s)",
+            "select driver, extract(epoch from ts)::bigint from regime_deltas"
+            " where timeframe = '1m' and ts >= to_timestamp(%s) and ts < to_timestamp(%s)",
             (begin_s - 60, end_s - 60),
         ).fetchall()
     due = set(range(int(begin_s) - 60, int(end_s) - 60, 60))
