@@ -16,6 +16,7 @@ from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.sim import sim
 from regime_pipeline.cli.trend import trend_app
 from regime_pipeline.cli.up import up
+from regime_pipeline.cli.venues import venues_app
 from regime_pipeline.errors import RegimeError
 
 app = typer.Typer(name="regime", no_args_is_help=True, pretty_exceptions_enable=False, help="The regime pipeline, from bars to levers.")
@@ -24,6 +25,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")
 app.add_typer(trend_app, name="trend")
+app.add_typer(venues_app, name="venues")
 app.command()(collect)
 app.command()(demo)
 app.command()(doctor)

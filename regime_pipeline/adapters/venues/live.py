@@ -30,6 +30,8 @@ from regime_pipeline.ports import TimeRange, VenueLedger
 T = TypeVar("T")
 CHART_FRESH_S: Final = 300
 """Both dominances divide by the same chart: within this long it is not asked for twice."""
+PRESENT_S: Final = 900
+"""A window counts as the present until this long after its end: a run reads its clock when it starts, and asks later."""
 _DAY_S: Final = Timeframe.D1.seconds
 
 
@@ -179,7 +181,7 @@ class LiveMarket:
         SourceError
             As `fetch_bars`; BudgetExhaustedError when the month's calls are spent.
         """
-        if not start_s <= self._now_s() < end_s:
+        if not start_s <= self._now_s() < end_s + PRESENT_S:
             return {}
         coins = sorted(self._coins)
         caps: dict[str, CapObservation] = {}
