@@ -26,18 +26,23 @@ def sim(
     ] = GENERATED,
     speed: Annotated[float, typer.Option(min=0, help="Virtual seconds per second. Other than 1, only clients on its clock fit.")] = 1.0,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="Virtual time at the start, with a zone; unset: now.")] = None,
+    faults: Annotated[str | None, typer.Option(metavar="FILE|standard", help="Script of faults; unset: nothing goes wrong.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the script's draws.")] = 0,
+    bodies: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Recorded error bodies to answer with.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when it listens and one when it stops.")] = False,
 ) -> None:
     """Simulate the venues on this machine until ctrl-C, and say how to point the product at them."""
     from regime_pipeline.cli.session import read_instant
     from regime_pipeline.market.universe import load_universe
     from regime_pipeline.simulation.clock import VirtualClock
+    from regime_pipeline.simulation.faults import FaultScript, load_script
     from regime_pipeline.simulation.server import SimulatedVenue, serve
 
     settings = load_settings()
     universe = load_universe(settings.universe)
     clock = VirtualClock(read_instant(start), speed)
-    venue = SimulatedVenue(_open_market(settings, universe, data), universe, clock)
+    script = load_script(faults) if faults else FaultScript()
+    venue = SimulatedVenue(_open_market(settings, universe, data), universe, clock, script, seed, bodies)
     stop = Event()
     previous = [signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -47,7 +52,7 @@ def sim(
     finally:
         for each, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
             signal.signal(each, handler)
-    typer.echo(json.dumps({"requests": dict(venue.requests)}) if as_json else f"stopped after {sum(venue.requests.values())} requests")
+    typer.echo(json.dumps({"requests": dict(venue.requests), "faults": dict(served.faults)}) if as_json else _farewell(served))
 
 
 def _open_market(settings: "Settings", universe: "Universe", data: str) -> "BarSource":
@@ -83,3 +88,8 @@ def _invite(served: "Served", data: str) -> str:
         f"point the product at it:\n  {variables} .venv/bin/regime up\n"
         f"look at it:\n  {served.url}/sim/status"
     )
+
+
+def _farewell(served: "Served") -> str:
+    faults = ", ".join(f"{kind} {count}" for kind, count in sorted(served.faults.items())) or "none"
+    return f"stopped after {sum(served.venue.requests.values())} requests; faults: {faults}"

@@ -37,14 +37,14 @@ def read_call(path: str) -> Call:
     return Call(Api.COINGECKO, "/".join(parts))
 
 
-def answer(truth: Truth, universe: Universe, call: Call, query: Mapping[str, str], now_s: float) -> Answer:
-    """Answer as CoinGecko does."""
+def answer(truth: Truth, universe: Universe, call: Call, query: Mapping[str, str], now_s: float, *, is_null: bool = False) -> Answer:
+    """Answer as CoinGecko does; `is_null` makes every figure of /global null."""
     refreshed_s = int(now_s) // REFRESH_S * REFRESH_S
     match call.endpoint:
         case "ping":
             return Answer({"gecko_says": "(V3) To the Moon!"})
         case "global":
-            return Answer(_overview(_Market(truth, universe, [refreshed_s]), refreshed_s))
+            return Answer(_overview(_Market(truth, universe, [refreshed_s]), refreshed_s, is_null=is_null))
         case "coins/markets":
             return _coins_markets(_Market(truth, universe, [refreshed_s]), query, refreshed_s)
         case "global/market_cap_chart":
@@ -102,7 +102,7 @@ def coingecko_id(instrument: Instrument) -> str:
     return getattr(instrument, "coingecko_id", None) or instrument.contract.lower()
 
 
-def _overview(market: _Market, at_s: int) -> dict[str, Any]:
+def _overview(market: _Market, at_s: int, *, is_null: bool) -> dict[str, Any]:
     shares = {name: market.share_pct(driver, at_s) for name, driver in _DOMINANCES.items()}
     total_usd = market.total_usd(at_s)
     return {
@@ -114,7 +114,7 @@ def _overview(market: _Market, at_s: int) -> dict[str, Any]:
             "markets": 1200,
             "total_market_cap": {"usd": total_usd},
             "total_volume": {"usd": 0.04 * total_usd},
-            "market_cap_percentage": {name: share for name, share in shares.items() if share is not None},
+            "market_cap_percentage": {name: None if is_null else share for name, share in shares.items() if share is not None},
             "market_cap_change_percentage_24h_usd": 0.0,
             "updated_at": at_s,
         }

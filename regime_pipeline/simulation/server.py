@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import partial
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
 
@@ -19,23 +24,55 @@ from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarSource
 from regime_pipeline.simulation import binance, coingecko, hyperliquid
 from regime_pipeline.simulation.answers import Answer, Call
+from regime_pipeline.simulation.board import FaultBoard
+from regime_pipeline.simulation.bodies import Bodies
 from regime_pipeline.simulation.clock import VirtualClock
+from regime_pipeline.simulation.faults import FaultKind, FaultScript
 from regime_pipeline.simulation.streams import BinanceStream, HyperliquidStream, Stream
-from regime_pipeline.simulation.truth import NoFacts, Truth
-from regime_pipeline.simulation.wire import Api, undamaged
+from regime_pipeline.simulation.truth import Truth
+from regime_pipeline.simulation.wire import Api, Damage
 
 HOST: Final = "127.0.0.1"
 _START_S: Final = 30.0
+_WEIGHTS: Final = {"klines": 2, "exchangeInfo": 20}
 
 
 class SimulatedVenue:
     """Every venue of a universe, fed from one source, on one clock."""
 
-    def __init__(self, source: BarSource, universe: Universe, clock: VirtualClock) -> None:
-        """List what there is; nothing listens yet (see `serve`)."""
+    def __init__(
+        self,
+        source: BarSource,
+        universe: Universe,
+        clock: VirtualClock,
+        faults: FaultScript | None = None,
+        seed: int = 0,
+        bodies: Path | None = None,
+    ) -> None:
+        """List what there is; nothing listens yet (see `serve`).
+
+        Parameters
+        ----------
+        source : BarSource
+            What the venues know; recorded or generated.
+        universe : Universe
+            What they list: symbols of venues with a ccxt id that is spoken here.
+        clock : VirtualClock
+            Their time; faults count from its start.
+        faults : FaultScript, optional
+            What goes wrong; by default nothing.
+        seed : int
+            Seed of the script's draws.
+        bodies : Path, optional
+            Folder of recorded error bodies to answer with; by default they are worded here.
+        """
         self.universe, self.clock = universe, clock
-        self.truth = Truth(source, universe, NoFacts())
+        self.board = FaultBoard(faults or FaultScript(), seed, clock.start_s)
+        self.truth = Truth(source, universe, self.board)
+        self.board.list_bars_of(self.truth.all_listings())
         self.requests: Counter[str] = Counter()
+        self._bodies = Bodies(bodies)
+        self._weighed_minute, self._used = 0, Counter[Api]()
 
     def build_app(self) -> web.Application:
         """Build the routes: one prefix per API, so that another API, or trading, is another handler."""
@@ -48,6 +85,8 @@ class SimulatedVenue:
         app.router.add_get("/sim/status", self._status)
         app.router.add_get("/sim/clock", self._read_clock)
         app.router.add_post("/sim/clock", self._move_clock)
+        app.router.add_get("/sim/faults", self._list_faults)
+        app.router.add_post("/sim/faults/stop", self._stop_faults)
         app.router.add_get("/sim/truth", self._show_truth)
         return app
 
@@ -55,9 +94,11 @@ class SimulatedVenue:
         path = request.match_info["path"]
         if "upgrade" in request.headers.get("Connection", "").lower():
             names = request.query.get("streams", "").split("/") if "streams" in request.query else path.split("/")
-            return await self._stream(request, BinanceStream(self.truth, self.clock, api, names, is_combined="streams" in request.query))
+            return await self._stream(
+                request, BinanceStream(self.truth, self.clock, self.board, api, names, is_combined="streams" in request.query)
+            )
         call = binance.read_call(api, path, request.query)
-        return self._respond(call, binance.answer(self.truth, call, request.query, self.clock.now_s(), undamaged))
+        return await self._answer(request, call, partial(binance.answer, self.truth, call, request.query))
 
     async def _hyperliquid(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -65,30 +106,53 @@ class SimulatedVenue:
         except json.JSONDecodeError:
             payload = None
         call = hyperliquid.read_call(payload)
-        return self._respond(call, hyperliquid.answer(self.truth, call, payload, self.clock.now_s(), undamaged))
+        return await self._answer(request, call, partial(hyperliquid.answer, self.truth, call, payload))
 
     async def _hyperliquid_stream(self, request: web.Request) -> web.StreamResponse:
-        return await self._stream(request, HyperliquidStream(self.truth, self.clock))
+        return await self._stream(request, HyperliquidStream(self.truth, self.clock, self.board))
 
     async def _coingecko(self, request: web.Request) -> web.StreamResponse:
         call = coingecko.read_call(request.match_info["path"])
-        return self._respond(call, coingecko.answer(self.truth, self.universe, call, request.query, self.clock.now_s()))
+
+        def build(now_s: float, _damage: Damage) -> Answer:
+            is_null = self.board.loses_field(call, now_s)
+            return coingecko.answer(self.truth, self.universe, call, request.query, now_s, is_null=is_null)
+
+        return await self._answer(request, call, build)
 
     async def _stream(self, request: web.Request, stream: Stream) -> web.StreamResponse:
         ws = web.WebSocketResponse()
         await ws.prepare(request)
-        await stream.run(ws)
+        if self.board.is_stormy(stream.api, self.clock.now_s()):
+            await ws.close()
+        else:
+            await stream.run(ws)
         return ws
 
-    def _respond(self, call: Call, answer: Answer) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, call: Call, build: Callable[[float, Damage], Answer]) -> web.StreamResponse:
+        """Answer a request, with what goes wrong with it on the way."""
         self.requests[f"{call.api}/{call.endpoint}"] += 1
-        is_text = isinstance(answer.body, str)
-        text = answer.body if is_text else json.dumps(answer.body)
-        content_type = "text/plain" if is_text else "application/json"
-        return web.Response(text=text, status=answer.status, headers=answer.headers, content_type=content_type)
+        fault = self.board.transport_fault(call, self.clock.now_s())
+        kind, skew_s = fault.kind if fault else None, 0.0
+        if fault is None:
+            pass
+        elif kind in {FaultKind.LATENCY, FaultKind.TIMEOUT}:
+            await asyncio.sleep(fault.amount)
+        elif kind is FaultKind.CLOCK_SKEW:
+            skew_s = fault.amount
+        elif kind not in {FaultKind.RESET, FaultKind.TRUNCATED}:
+            return _response(self._bodies.refusal(fault, call.api), self.clock.now_s())
+        if kind in {FaultKind.TIMEOUT, FaultKind.RESET}:
+            return _cut(request)
+        now_s = self.clock.now_s()
+        answer = build(now_s, self.board.damage(self.truth, call, now_s))
+        if skew_s and isinstance(answer.body, dict) and "serverTime" in answer.body:
+            answer = replace(answer, body={**answer.body, "serverTime": int(1000 * (now_s + skew_s))})
+        response = _response(answer, now_s + skew_s, self._weights(call, now_s))
+        return await _send_half(request, response) if kind is FaultKind.TRUNCATED else response
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response({"clock": self._clock(), "requests": dict(self.requests)})
+        return web.json_response({"clock": self._clock(), "requests": dict(self.requests), "faults": dict(self.board.counts)})
 
     async def _read_clock(self, _request: web.Request) -> web.StreamResponse:
         return web.json_response(self._clock())
@@ -101,14 +165,63 @@ class SimulatedVenue:
             self.clock.advance(float(wanted["advance_s"]))
         return web.json_response(self._clock())
 
+    async def _list_faults(self, _request: web.Request) -> web.StreamResponse:
+        script = [fault.model_dump(mode="json", exclude_none=True) for fault in self.board.script.faults]
+        return web.json_response({"counts": dict(self.board.counts), "script": script})
+
+    async def _stop_faults(self, request: web.Request) -> web.StreamResponse:
+        self.board.stop(self.clock.now_s())
+        return await self._list_faults(request)
+
     async def _show_truth(self, request: web.Request) -> web.StreamResponse:
         query = request.query
         timeframe = Timeframe(query["timeframe"])
         bars = self.truth.bars(query["venue"], query["symbol"], timeframe, int(query["start_s"]), int(query["end_s"]))
         return web.json_response({name: getattr(bars, name).tolist() for name in RawBars.__match_args__})
 
+    def _weights(self, call: Call, now_s: float) -> dict[str, str]:
+        """Tell the weight used in this minute, as Binance does."""
+        if call.api not in {Api.SPOT, Api.USDM}:
+            return {}
+        minute = int(now_s) // 60
+        if minute != self._weighed_minute:
+            self._weighed_minute, self._used = minute, Counter()
+        self._used[call.api] += _WEIGHTS.get(call.endpoint, 1)
+        used = str(self._used[call.api])
+        return {"x-mbx-used-weight": used, "x-mbx-used-weight-1m": used}
+
     def _clock(self) -> dict[str, Any]:
         return {"now": self.clock.now().isoformat(), "now_s": self.clock.now_s(), "speed": self.clock.speed}
+
+
+def _response(answer: Answer, now_s: float, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Build a response that says the venue's time, not the machine's."""
+    is_text = isinstance(answer.body, str)
+    kind = "text/plain; charset=utf-8" if is_text else "application/json;charset=UTF-8"
+    stamps = {"Date": format_datetime(datetime.fromtimestamp(int(now_s), UTC), usegmt=True), "Content-Type": kind}
+    text = answer.body if is_text else json.dumps(answer.body, separators=(",", ":"))
+    return web.Response(body=text.encode(), status=answer.status, headers={**stamps, **(headers or {}), **answer.headers})
+
+
+def _cut(request: web.Request) -> web.Response:
+    """Reset the connection: the client sees no status at all."""
+    if request.transport is not None:
+        sock = request.transport.get_extra_info("socket")
+        # With a linger of 0 s, closing sends a reset instead of an orderly end.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    return web.Response()
+
+
+async def _send_half(request: web.Request, whole: web.Response) -> web.StreamResponse:
+    """Promise the whole body and close after half of it."""
+    body = whole.body if isinstance(whole.body, bytes) else b""
+    half = web.StreamResponse(status=whole.status, headers={**whole.headers, "Content-Length": str(len(body))})
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return half
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +235,11 @@ class Served:
     def truth(self) -> Truth:
         """The exact bars."""
         return self.venue.truth
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """How often each kind of fault has happened."""
+        return {kind.value: count for kind, count in self.venue.board.counts.items()}
 
 
 @contextmanager

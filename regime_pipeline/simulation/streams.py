@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.simulation import hyperliquid
+from regime_pipeline.simulation.board import FaultBoard
 from regime_pipeline.simulation.clock import VirtualClock
+from regime_pipeline.simulation.faults import FaultKind
 from regime_pipeline.simulation.truth import Listing, Truth
 from regime_pipeline.simulation.wire import Api, WireBar, binance_event, hyperliquid_row, wire_bars
 
@@ -36,9 +38,11 @@ class Stream(ABC):
 
     api: Api
 
-    def __init__(self, truth: Truth, clock: VirtualClock) -> None:
-        self.truth, self.clock = truth, clock
+    def __init__(self, truth: Truth, clock: VirtualClock, board: FaultBoard) -> None:
+        self.truth, self.clock, self._board = truth, clock, board
         self.feeds: dict[Feed, None] = {}
+        self._silent_until_s = 0.0
+        self._told: list[Any] = []
 
     async def run(self, ws: web.WebSocketResponse) -> None:
         """Serve the connection until the client leaves."""
@@ -84,9 +88,30 @@ class Stream(ABC):
             now_s = self.clock.now_s()
             if now_s // TICK_S == before_s // TICK_S:
                 continue
-            for message in list(self.news(before_s, now_s)):
+            messages = self._spoil(list(self.news(before_s, now_s)), now_s)
+            if messages is None:
+                await ws.close(code=WSCloseCode.GOING_AWAY)
+                return
+            for message in messages:
                 await ws.send_str(json.dumps(message))
             before_s = now_s
+
+    def _spoil(self, messages: list[Any], now_s: float) -> list[Any] | None:
+        """Let the faults of this tick have their way with what would be told; None ends the connection."""
+        kinds = set()
+        for fault in self._board.stream_faults(self.api, now_s) if self.feeds else ():
+            kinds.add(fault.kind)
+            if fault.kind is FaultKind.STREAM_SILENCE:
+                self._silent_until_s = now_s + fault.amount
+        if kinds & {FaultKind.STREAM_DISCONNECT, FaultKind.RECONNECT_STORM}:
+            return None
+        before, self._told = self._told, messages
+        if now_s < self._silent_until_s:
+            return []
+        if FaultKind.STREAM_DUPLICATE in kinds:
+            return [message for message in messages for _ in range(2)]
+        # What was told at the last tick is older than all of this.
+        return messages + before if FaultKind.STREAM_DISORDER in kinds else messages
 
 
 class HyperliquidStream(Stream):
@@ -94,8 +119,8 @@ class HyperliquidStream(Stream):
 
     api = Api.HYPERLIQUID
 
-    def __init__(self, truth: Truth, clock: VirtualClock) -> None:
-        super().__init__(truth, clock)
+    def __init__(self, truth: Truth, clock: VirtualClock, board: FaultBoard) -> None:
+        super().__init__(truth, clock, board)
         self._has_mids = False
 
     def hear(self, text: str) -> Iterable[Any]:
@@ -142,8 +167,8 @@ class HyperliquidStream(Stream):
 class BinanceStream(Stream):
     """Streams <symbol>@kline_<interval>, named in the path or by SUBSCRIBE; `x` says whether the bar is closed."""
 
-    def __init__(self, truth: Truth, clock: VirtualClock, api: Api, names: Iterable[str], *, is_combined: bool) -> None:
-        super().__init__(truth, clock)
+    def __init__(self, truth: Truth, clock: VirtualClock, board: FaultBoard, api: Api, names: Iterable[str], *, is_combined: bool) -> None:
+        super().__init__(truth, clock, board)
         self.api, self._is_combined = api, is_combined
         for name in names:
             if feed := self._feed(name):

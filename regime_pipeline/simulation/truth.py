@@ -43,20 +43,8 @@ class BarFacts(Protocol):
         ...
 
     def show(self, listing: Listing, timeframe: Timeframe, closed: RawBars, now_s: float) -> RawBars:
-        """Give closed bars as the venue shows them at an instant: some come late, some are revised later."""
+        """Give closed bars as the venue shows them at an instant: its gaps are missing, some come late, some are revised later."""
         ...
-
-
-class NoFacts:
-    """A venue without a flaw."""
-
-    def is_gap(self, listing: Listing, timeframe: Timeframe, ts_s: IntArray) -> BoolArray:  # noqa: ARG002 - alike for all
-        """Tell that no bar is missing."""
-        return np.zeros(len(ts_s), dtype=np.bool_)
-
-    def show(self, listing: Listing, timeframe: Timeframe, closed: RawBars, now_s: float) -> RawBars:  # noqa: ARG002 - alike for all
-        """Give the bars as they are."""
-        return closed
 
 
 class Truth:
@@ -78,6 +66,10 @@ class Truth:
         """List what an API serves, by symbol."""
         return self._listings[api]
 
+    def all_listings(self) -> list[Listing]:
+        """List everything that is served."""
+        return list(self._by_name.values())
+
     def bars(self, venue: str, symbol: str, timeframe: Timeframe, start_s: int, end_s: int) -> RawBars:
         """Give the final bars with open times in [start, end), as a client must have them in the end.
 
@@ -87,7 +79,8 @@ class Truth:
         listing = self._by_name.get((venue, symbol))
         if listing is None:
             return RawBars.empty()
-        bars = self._kept(listing, timeframe, start_s, end_s)
+        bars = self._source_bars(listing, timeframe, start_s, end_s)
+        bars = bars[~self._facts.is_gap(listing, timeframe, bars.ts_s)]
         volume = bars.volume / bars.close * bars.close if listing.api is Api.HYPERLIQUID else bars.volume
         return RawBars(bars.ts_s, bars.open, bars.high, bars.low, bars.close, volume)
 
@@ -118,10 +111,12 @@ class Truth:
 
     def seen(self, listing: Listing, timeframe: Timeframe, start_s: int, end_s: int, now_s: float) -> RawBars:
         """Give the bars of [start, end) as the venue shows them at an instant, the one still open last."""
-        bars = self._kept(listing, timeframe, start_s, min(end_s, int(now_s) + 1))
+        bars = self._source_bars(listing, timeframe, start_s, min(end_s, int(now_s) + 1))
         is_closed = bars.ts_s + timeframe.seconds <= now_s
         shown = self._facts.show(listing, timeframe, bars[is_closed], now_s)
-        return RawBars.concat([shown, self._open_bar(listing, timeframe, bars[~is_closed][:1], now_s)])
+        present = bars[~is_closed]
+        present = present[~self._facts.is_gap(listing, timeframe, present.ts_s)]
+        return RawBars.concat([shown, self._open_bar(listing, timeframe, present, now_s)])
 
     def price(self, listing: Listing, at_s: float) -> float | None:
         """Give the price at an instant, on the line from the open to the close of its shortest bar; None when there is no bar."""
@@ -144,10 +139,6 @@ class Truth:
         ts_s = timeframe.floor(int(at_s))
         bars = _window(self._dominance_block(driver, timeframe, ts_s // _BLOCK_S[timeframe]), ts_s, ts_s + 1)
         return float(_partial(bars, timeframe, at_s).close[0]) if len(bars) else None
-
-    def _kept(self, listing: Listing, timeframe: Timeframe, start_s: int, end_s: int) -> RawBars:
-        bars = self._source_bars(listing, timeframe, start_s, end_s)
-        return bars[~self._facts.is_gap(listing, timeframe, bars.ts_s)]
 
     def _open_bar(self, listing: Listing, timeframe: Timeframe, whole: RawBars, now_s: float) -> RawBars:
         """Build the bar of this moment from its minutes; without minutes, and within one, along the line to its end."""
