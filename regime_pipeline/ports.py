@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from regime_pipeline.market.buckets import BucketSpan, CapObservation
 from regime_pipeline.market.candles import Candle
 from regime_pipeline.market.dominance import DominanceSample
 from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.opinion_ports import OpinionStore, SnapshotStore
 
 if TYPE_CHECKING:
     # the engine is compiled code: readers of the store must not pay for its import
@@ -68,6 +69,7 @@ class BarSource(Protocol):
         ...
 
 
+@runtime_checkable
 class DominanceSampler(Protocol):
     """A vendor that only says what dominance is now; one request serves both drivers."""
 
@@ -560,10 +562,10 @@ class BarStore(Protocol):
         timeframe: Timeframe,
         source: str,
         gaps_s: Mapping[str, NDArray[np.int64]],
-        window_s: tuple[int, int],
+        windows_s: Mapping[str, tuple[int, int]],
         asked_s: int | None = None,
     ) -> int:
-        """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window.
+        """Record what is missing in a window of each series, and resolve recorded gaps that are none any more; returns the missing bars.
 
         `asked_s` says when vendors were asked for them; None: now, or nobody is to be asked (composites).
         """
@@ -773,6 +775,18 @@ class Watermark:
     source: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A missing bar that vendors are asked for: `attempts` answers had its neighbours and not it; times are epoch seconds."""
+
+    series: str
+    ts_s: int
+    attempts: int
+    detected_s: int
+    last_asked_s: int
+    is_vendors_own: bool
+
+
 class QualityStore(Protocol):
     """What is known about the bars besides their values."""
 
@@ -790,6 +804,24 @@ class QualityStore(Protocol):
 
     def save_watermarks(self, timeframe: Timeframe, marks: Mapping[str, Watermark], now_s: int) -> None:
         """Remember how far each series has come and that it was asked for; an older bar moves nothing back."""
+        ...
+
+    def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:
+        """Load the open gaps of some or all series in [start, end), by series and time."""
+        ...
+
+    def save_attempts(
+        self, series: str, timeframe: Timeframe, ts_s: NDArray[np.int64], is_vendors_own: NDArray[np.bool_], now_s: int
+    ) -> None:
+        """Count one more attempt for each gap, and say which are the vendors' own."""
+        ...
+
+    def open_backfill(self, series: str, timeframe: Timeframe, span: tuple[int, int], now_s: int) -> None:
+        """Note that bars in [start, end) are being asked for."""
+        ...
+
+    def close_backfill(self, series: str, timeframe: Timeframe, span: tuple[int, int], outcome: str, now_s: int) -> None:
+        """Note how that ended: `data`, `none`, or why it failed."""
         ...
 
 
@@ -824,6 +856,16 @@ class Work(Protocol):
     @property
     def feeds(self) -> FeedStore:
         """Heartbeats, questions and samples of live feeds."""
+        ...
+
+    @property
+    def opinions(self) -> OpinionStore:
+        """Second opinions by detector."""
+        ...
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        """Second opinions as consumers read them."""
         ...
 
 

@@ -18,6 +18,8 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
 
 if TYPE_CHECKING:
+    from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
+    from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
     from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
 
 
@@ -92,6 +94,21 @@ class PostgresWork:
     def quality(self) -> PostgresQuality:
         """What is known about the bars besides their values."""
         return PostgresQuality(self.conn)
+
+    @property
+    def opinions(self) -> "PostgresOpinions":
+        """Second opinions by detector."""
+        # imported here as well: compiled detectors
+        from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
+
+        return PostgresOpinions(self.conn)
+
+    @property
+    def snapshots(self) -> "PostgresSnapshots":
+        """Second opinions as consumers read them."""
+        from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
+
+        return PostgresSnapshots(self.conn)
 
     @property
     def feeds(self) -> PostgresFeeds:
