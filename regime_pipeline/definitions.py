@@ -6,10 +6,12 @@ import dagster as dg
 
 from assets.regime import REGIME_ASSETS
 from jobs.prune_history import prune_history, prune_history_schedule
+from jobs.refill_bars import refill_bars
 from jobs.regime_macro import regime_macro, regime_macro_schedule
 from jobs.regime_meso import regime_meso, regime_meso_schedule
 from jobs.regime_micro import regime_micro, regime_micro_schedule
 from regime_pipeline.orchestration.resources import Market, Stores
+from sensors.bar_gaps import bar_gaps
 from sensors.first_history import first_history
 from sensors.watch_health import watch_health
 
@@ -25,9 +27,9 @@ def build_defs(**overrides: object) -> dg.Definitions:
     resources: Mapping[str, object] = {"stores": Stores(), "market": Market(), **overrides}
     return dg.Definitions(
         assets=REGIME_ASSETS,
-        jobs=[regime_micro, regime_meso, regime_macro, prune_history],
+        jobs=[regime_micro, regime_meso, regime_macro, prune_history, refill_bars],
         schedules=[regime_micro_schedule, regime_meso_schedule, regime_macro_schedule, prune_history_schedule],
-        sensors=[first_history, watch_health],
+        sensors=[bar_gaps, first_history, watch_health],
         resources=resources,
         executor=dg.in_process_executor,
     )

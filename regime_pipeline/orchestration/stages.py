@@ -164,13 +164,16 @@ def _shorter(output: Output, timeframe: Timeframe) -> list[str]:
 
 
 def _ingest(inputs: Inputs) -> Tables:
-    from regime_pipeline.services.ingest_bars import ingest_bars
+    from regime_pipeline.services.ingest_bars import ingest_timeframe
     from regime_pipeline.services.run_step import timeframes_in_use
+    from regime_pipeline.services.verify_bars import VERIFIED, verify_bars
 
     lines: dict[str, dict[str, Any]] = {}
+    revised = 0
+    for timeframe, n_bars in VERIFIED.get(inputs.timeframe, ()) if inputs.window.live else ():
+        revised += verify_bars(inputs.stores, inputs.source, inputs.universe, timeframe, n_bars, inputs.now_s).revised
     for timeframe in timeframes_in_use(inputs.universe, inputs.timeframe):
-        with inputs.stores.open() as work:
-            summary = ingest_bars(work, inputs.source, inputs.universe, timeframe, inputs.window, inputs.now_s)
+        summary = ingest_timeframe(inputs.stores, inputs.source, inputs.universe, timeframe, inputs.window, inputs.now_s)
         if timeframe is inputs.timeframe:
             majors = {major.series for major in inputs.universe.majors}
             for table, is_mine in (("majors_price_data_ohlc", True), ("lowcap_price_data_ohlc", False)):
@@ -182,6 +185,8 @@ def _ingest(inputs: Inputs) -> Tables:
                     "bars_asked_for": sum(row.rows for row in rows.values()),
                     "quarantined": summary.quarantined,
                     "gaps": summary.gaps,
+                    "revised": summary.revised + revised,
+                    "vendors_not_read": len(summary.failures),
                 }
     return lines
 

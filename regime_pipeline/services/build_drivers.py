@@ -85,7 +85,7 @@ def _build_series(work: Work, universe: Universe, timeframe: Timeframe, names: S
 def _note_gaps(work: Work, timeframe: Timeframe, series: str, from_s: int, bars: Bars, gaps_s: IntArray) -> None:
     """Record the grid times without a composite bar between the first derived bar and the newest component bar."""
     newest_s = max([from_s, *bars.ts_s[-1:].tolist(), *gaps_s[-1:].tolist()])
-    work.bars.record_gaps(timeframe, COMPOSITE, {series: gaps_s}, (from_s, newest_s + timeframe.seconds))
+    work.bars.record_gaps(timeframe, COMPOSITE, {series: gaps_s}, {series: (from_s, newest_s + timeframe.seconds)})
 
 
 def _describe(rows: BarRows, gaps: int) -> DriverRows:

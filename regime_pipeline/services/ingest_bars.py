@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from regime_pipeline.market.quality import find_gaps
 from regime_pipeline.market.rollup import roll_up
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
-from regime_pipeline.ports import BarRows, BarSource, BarTable, Stage, TimeRange, Work
+from regime_pipeline.ports import BarRows, BarSource, BarTable, Stage, Stores, TimeRange, Work
 from regime_pipeline.services.accept_bars import SETTLED_S, Delivery, IngestSummary, SeriesRows, accept_bars, save_rows
 from regime_pipeline.services.derivation import CHILD, bar_timeframes
 from regime_pipeline.services.window import Window
 
-__all__ = ["Delivery", "IngestSummary", "SeriesRows", "accept_bars", "ingest_bars"]
+__all__ = ["Delivery", "IngestSummary", "SeriesRows", "accept_bars", "ingest_bars", "ingest_timeframe"]
 
 ROLLUP: Final = "rollup"
 MAX_PROVISIONAL_S: Final = 900
@@ -31,6 +31,7 @@ MAX_SILENCES: Final = 2
 """A venue that did not answer so often in a live run is not asked again in it: forty time-outs would outlast the minute."""
 
 Span = tuple[int, int]
+OnFailure = Literal["raise", "go_on", "note"]
 TABLES: Final = (BarTable.MAJORS, BarTable.TOKENS, BarTable.DRIVERS)
 
 
@@ -110,8 +111,25 @@ def ingest_bars(work: Work, source: BarSource, universe: Universe, timeframe: Ti
     """
     rolled = roll_up_marked(work, universe, timeframe, now_s)
     questions = plan_questions(work, universe, timeframe, window, now_s)
-    answers = ask_vendors(source, timeframe, questions, now_s, live=window.live)
+    answers = ask_vendors(source, timeframe, questions, now_s, on_failure=_on_failure(window))
     return rolled.plus(store_answers(work, source, universe, timeframe, questions, answers, now_s))
+
+
+def ingest_timeframe(
+    stores: Stores, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int
+) -> IngestSummary:
+    """Do what `ingest_bars` does in three transactions, none of which is open while vendors are asked: a slow venue locks nothing."""
+    with stores.open() as work:
+        rolled = roll_up_marked(work, universe, timeframe, now_s)
+    with stores.open() as work:
+        questions = plan_questions(work, universe, timeframe, window, now_s)
+    answers = ask_vendors(source, timeframe, questions, now_s, on_failure=_on_failure(window))
+    with stores.open() as work:
+        return rolled.plus(store_answers(work, source, universe, timeframe, questions, answers, now_s))
+
+
+def _on_failure(window: Window) -> OnFailure:
+    return "go_on" if window.live else "raise"
 
 
 def plan_questions(work: Work, universe: Universe, timeframe: Timeframe, window: Window, now_s: int) -> list[Question]:
@@ -128,7 +146,7 @@ def plan_questions(work: Work, universe: Universe, timeframe: Timeframe, window:
     return questions
 
 
-def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Question], now_s: int, *, live: bool) -> Answers:
+def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Question], now_s: int, *, on_failure: OnFailure) -> Answers:
     """Ask the venues of each series in order until every wanted bar has a believable answer; touches no database.
 
     A suspect bar that is history is asked for a second time at once.
@@ -136,7 +154,7 @@ def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Que
     Raises
     ------
     SourceError
-        When a vendor cannot be read; with `live` only when none of those asked could be.
+        When a vendor cannot be read; with `go_on` only when none of those asked could be, with `note` never.
     """
     answers, silences = Answers(), dict[str, int]()
     first_error: SourceError | None = None
@@ -155,7 +173,7 @@ def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Que
                 known.append(span)
                 asked, sure = _ask(source, question, feed, span, timeframe, sure, now_s)
             except SourceError as error:
-                if not live:
+                if on_failure == "raise":
                     raise
                 is_silent = isinstance(error, SourceUnavailableError)
                 silences[feed.venue] = silences.get(feed.venue, 0) + 1 if is_silent else MAX_SILENCES * _is_about_venue(error)
@@ -166,7 +184,7 @@ def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Que
                 answers.deliveries += asked
         if known and not had_failure:
             _promise(answers, question, known, timeframe)
-    if first_error is not None and not answered:
+    if first_error is not None and not answered and on_failure == "go_on":
         raise first_error
     return answers
 
@@ -314,4 +332,4 @@ def _note_gaps(work: Work, source: str, table: BarTable, timeframe: Timeframe, p
     start_s, end_s = min(first for first, _ in promised.values()), max(last for _, last in promised.values())
     stored = work.bars.load_coverage(table, timeframe, list(promised), start_s, end_s)
     gaps = {name: find_gaps(stored[name].ts_s, timeframe, *span) for name, span in promised.items()}
-    return work.bars.record_gaps(timeframe, source, gaps, (start_s, end_s), now_s)
+    return work.bars.record_gaps(timeframe, source, gaps, promised, now_s)

@@ -10,9 +10,10 @@ from regime_pipeline.ports import BarSource, Stores
 from regime_pipeline.services.advance_trend import Progress, TrendSummary, advance_trend
 from regime_pipeline.services.build_drivers import DriverSummary, build_drivers
 from regime_pipeline.services.derivation import QUARTER, has_driver_bars
-from regime_pipeline.services.ingest_bars import IngestSummary, ingest_bars
+from regime_pipeline.services.ingest_bars import IngestSummary, ingest_timeframe
 from regime_pipeline.services.map_regime import MapSummary, map_regime
 from regime_pipeline.services.tag_buckets import TagSummary, tag_buckets
+from regime_pipeline.services.verify_bars import VERIFIED, verify_bars
 from regime_pipeline.services.window import Window
 
 JOB_TIMEFRAMES: Final = {
@@ -62,10 +63,12 @@ def run_timeframe(
     say = on_step or (lambda _: None)
     in_use = timeframes_in_use(universe, timeframe)
     ingest: dict[Timeframe, IngestSummary] = {}
+    for each, n_bars in VERIFIED.get(timeframe, ()) if window.live else ():
+        say(f"bars {each} once more")
+        verify_bars(stores, source, universe, each, n_bars, now_s)
     for each in in_use:
         say(f"bars {each}")
-        with stores.open() as work:
-            ingest[each] = ingest_bars(work, source, universe, each, window, now_s)
+        ingest[each] = ingest_timeframe(stores, source, universe, each, window, now_s)
     tags = None
     if timeframe is Timeframe.D1:
         say("buckets")

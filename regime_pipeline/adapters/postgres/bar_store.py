@@ -178,10 +178,10 @@ class PostgresBars:
         timeframe: Timeframe,
         source: str,
         gaps_s: Mapping[str, NDArray[np.int64]],
-        window_s: tuple[int, int],
+        windows_s: Mapping[str, tuple[int, int]],
         asked_s: int | None = None,
     ) -> int:
-        """Record missing bars of a window, and resolve recorded ones that are missing no more; returns the open gaps of the window.
+        """Record what is missing in a window of each series, and resolve recorded gaps that are none any more; returns the missing bars.
 
         `asked_s` says when vendors were asked for them; None: now, or nobody is to be asked (composites).
         """
@@ -191,11 +191,13 @@ class PostgresBars:
         code = np.repeat(np.arange(len(names)), [len(gaps) for gaps in gaps_s.values()])
         ts_s = np.concatenate([np.asarray(gaps, dtype=np.int64) for gaps in gaps_s.values()])
         n = len(ts_s)
+        starts, ends = ([windows_s[name][end] for name in names] for end in (0, 1))
         self._conn.execute(
-            "update bar_gaps set resolved_at = now() where resolved_at is null and timeframe = %s and series = any(%s)"
-            " and source = %s and timestamp >= to_timestamp(%s) and timestamp < to_timestamp(%s)"
-            " and (series, timestamp) not in (select s, to_timestamp(t) from unnest(%s::text[], %s::float8[]) as still (s, t))",
-            (timeframe.value, names, source, *window_s, [names[i] for i in code], ts_s.tolist()),
+            "update bar_gaps as g set resolved_at = now() from unnest(%s::text[], %s::float8[], %s::float8[]) as w (series, start_s, end_s)"
+            " where g.resolved_at is null and g.timeframe = %s and g.series = w.series and g.source = %s"
+            " and g.timestamp >= to_timestamp(w.start_s) and g.timestamp < to_timestamp(w.end_s)"
+            " and (g.series, g.timestamp) not in (select s, to_timestamp(t) from unnest(%s::text[], %s::float8[]) as still (s, t))",
+            (names, starts, ends, timeframe.value, source, [names[i] for i in code], ts_s.tolist()),
         )
         if not n:
             return 0

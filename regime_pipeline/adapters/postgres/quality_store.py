@@ -1,6 +1,7 @@
 """How good the bars are, in Postgres: suspects, watermarks, gaps that were asked for again, validity."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import numpy as np
 import psycopg
@@ -9,9 +10,10 @@ from psycopg import sql
 
 from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import Watermark
+from regime_pipeline.ports import Gap, Watermark
 
-_SUSPECT_REASONS = ("outlier", "disagrees", "wrong_unit")
+_SUSPECT_REASONS: Final = ("outlier", "disagrees", "wrong_unit")
+_EVER: Final = (-1_000_000_000, 32_503_680_000)
 
 
 class PostgresQuality:
@@ -42,8 +44,8 @@ class PostgresQuality:
             "with freed as (delete from bar_quarantine where series = %s and timeframe = %s and source = %s and reason = any(%s)"
             " and timestamp in (select to_timestamp(t) from unnest(%s::float8[]) as t) returning *)"
             " insert into bar_quarantine (series, timeframe, timestamp, source, open, high, low, close, volume, reason, detected_at,"
-            " resolved_at) select distinct on (timestamp) series, timeframe, timestamp, source, open, high, low, close, volume, 'confirmed',"
-            " detected_at, now() from freed order by timestamp, detected_at on conflict do nothing",
+            " resolved_at) select distinct on (timestamp) series, timeframe, timestamp, source, open, high, low, close, volume,"
+            " 'confirmed', detected_at, now() from freed order by timestamp, detected_at on conflict do nothing",
             (series, timeframe.value, venue, list(_SUSPECT_REASONS), ts_s.tolist()),
         )
 
@@ -90,6 +92,46 @@ class PostgresQuality:
                 [mark.last_s for _, mark in rows],
                 [mark.source for _, mark in rows],
             ),
+        )
+
+    def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:
+        """Load the open gaps of some or all series in [start, end), by series and time."""
+        start_s, end_s = span or _EVER
+        rows = self._conn.execute(
+            "select series, extract(epoch from timestamp)::bigint, max(attempts), extract(epoch from min(detected_at))::bigint,"
+            " extract(epoch from max(last_asked_at))::bigint, bool_and(reason = 'vendor_none') from bar_gaps where resolved_at is null"
+            " and timeframe = %s and (%s::text[] is null or series = any(%s::text[])) and source <> 'composite'"
+            " and timestamp >= to_timestamp(%s) and timestamp < to_timestamp(%s) group by series, timestamp order by series, timestamp",
+            (timeframe.value, *([None if series is None else list(series)] * 2), start_s, end_s),
+        )
+        return [Gap(*row) for row in rows]
+
+    def save_attempts(
+        self, series: str, timeframe: Timeframe, ts_s: NDArray[np.int64], is_vendors_own: NDArray[np.bool_], now_s: int
+    ) -> None:
+        """Count one more attempt for each gap, and say which are the vendors' own."""
+        self._conn.execute(
+            "update bar_gaps as t set attempts = attempts + 1, last_asked_at = to_timestamp(%s),"
+            " reason = case when w.own then 'vendor_none' else t.reason end from unnest(%s::float8[], %s::bool[]) as w (at_s, own)"
+            " where t.resolved_at is null and t.series = %s and t.timeframe = %s and t.timestamp = to_timestamp(w.at_s)"
+            " and t.source <> 'composite'",
+            (now_s, ts_s.tolist(), is_vendors_own.tolist(), series, timeframe.value),
+        )
+
+    def open_backfill(self, series: str, timeframe: Timeframe, span: tuple[int, int], now_s: int) -> None:
+        """Note that bars in [start, end) are being asked for."""
+        self._conn.execute(
+            "insert into backfill_requests (series, timeframe, start_ts, end_ts, requested_at)"
+            " values (%s, %s, to_timestamp(%s), to_timestamp(%s), to_timestamp(%s))",
+            (series, timeframe.value, *span, now_s),
+        )
+
+    def close_backfill(self, series: str, timeframe: Timeframe, span: tuple[int, int], outcome: str, now_s: int) -> None:
+        """Note how that ended: `data`, `none`, or why it failed."""
+        self._conn.execute(
+            "update backfill_requests set ended_at = to_timestamp(%s), outcome = %s where ended_at is null and series = %s"
+            " and timeframe = %s and start_ts = to_timestamp(%s) and end_ts = to_timestamp(%s)",
+            (now_s, outcome, series, timeframe.value, *span),
         )
 
 
