@@ -50,7 +50,7 @@ def test_every_asset_says_what_it_is_whose_and_where_it_belongs() -> None:
 def test_every_job_and_schedule_says_what_it_is_and_whose() -> None:
     repository = build_defs().get_repository_def()
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
-    assert {job.name for job in jobs} == {"regime_micro", "regime_meso", "regime_macro", "prune_history"}
+    assert {job.name for job in jobs} == {"regime_micro", "regime_meso", "regime_macro", "prune_history", "refill_bars"}
     for each in (*jobs, *repository.schedule_defs, *repository.sensor_defs):
         assert each.description
         assert each.owners
