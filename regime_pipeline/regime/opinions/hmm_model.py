@@ -13,7 +13,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.regime.opinions.features import LABEL_AXIS
 from regime_pipeline.regime.opinions.kernels import N_FEATURES
 from regime_pipeline.regime.opinions.quality import Tier, tier_of
-from regime_pipeline.regime.opinions.terms import SO_VERSION, FloatArray, IntArray, check_series, iso
+from regime_pipeline.regime.opinions.terms import SO_VERSION, FloatArray, IntArray, check_series, iso, terms_of
 
 N_STATES: Final = 3
 MAX_AGE_S: Final = 7 * 86_400
@@ -98,6 +98,7 @@ class HmmModel:
     def __post_init__(self) -> None:
         """Take contiguous float64 copies and refuse what is no model."""
         check_series(self.series)
+        terms_of(self.timeframe)
         for name, shape in _SHAPES.items():
             values = np.array(getattr(self, name), dtype=np.float64, order="C")
             if values.shape != shape or not np.isfinite(values).all():

@@ -18,7 +18,6 @@ MIN_FILTER_ROWS: Final = 20
 BIAS_GATE: Final = 0.15
 
 _OK: Final = Status.OK.code
-_NO_MODEL: Final = Status.NO_MODEL.code
 _MISSING_BAR: Final = Status.MISSING_BAR.code
 _NAN_FEATURE: Final = Status.NAN_FEATURE.code
 _SHORT_HISTORY: Final = Status.SHORT_HISTORY.code
