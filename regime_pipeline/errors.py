@@ -47,3 +47,7 @@ class NotifyError(RegimeError):
 
 class StepRefusedError(RegimeError):
     """An engine step whose `ts` does not advance, or whose inputs are not the ones it must step on."""
+
+
+class OpinionError(RegimeError):
+    """A second opinion could be given for no series at all; nothing else depends on it."""
