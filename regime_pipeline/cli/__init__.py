@@ -5,6 +5,7 @@ import sys
 import typer
 
 from regime_pipeline.cli.alerts import alerts_app
+from regime_pipeline.cli.bootstrap import bootstrap
 from regime_pipeline.cli.collect import collect
 from regime_pipeline.cli.config import config_app
 from regime_pipeline.cli.db import db_app
@@ -26,6 +27,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")
 app.add_typer(trend_app, name="trend")
 app.add_typer(venues_app, name="venues")
+app.command()(bootstrap)
 app.command()(collect)
 app.command()(demo)
 app.command()(doctor)

@@ -105,11 +105,11 @@ def _close(work: Work, universe: Universe, drivers: Sequence[str], now_s: int, e
 
 def _note_gaps(work: Work, spans: Mapping[str, tuple[int, int]], now_s: int) -> int:
     """Record the minutes that no answer closes."""
-    stored = {name: work.bars.load_coverage(BarTable.DRIVERS, MINUTE, [name], *span)[name] for name, span in spans.items()}
-    return sum(
-        work.bars.record_gaps(MINUTE, VENDOR, {name: find_gaps(stored[name].ts_s, MINUTE, *span)}, span, now_s)
-        for name, span in spans.items()
-    )
+    if not spans:
+        return 0
+    stored = work.bars.load_coverage(BarTable.DRIVERS, MINUTE, list(spans), min(first_s for first_s, _ in spans.values()), now_s)
+    missing = {name: find_gaps(stored[name].ts_s, MINUTE, *span) for name, span in spans.items()}
+    return work.bars.record_gaps(MINUTE, VENDOR, missing, spans, now_s)
 
 
 def _first_minute(answers: Sequence[DominanceSample], newest_s: int | None, end_s: int) -> int | None:
