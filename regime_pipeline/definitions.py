@@ -10,6 +10,7 @@ from jobs.refill_bars import refill_bars
 from jobs.regime_macro import regime_macro, regime_macro_schedule
 from jobs.regime_meso import regime_meso, regime_meso_schedule
 from jobs.regime_micro import regime_micro, regime_micro_schedule
+from regime_pipeline.orchestration.preload import fork_runs
 from regime_pipeline.orchestration.resources import Market, Stores
 from sensors.bar_gaps import bar_gaps
 from sensors.first_history import first_history
@@ -35,4 +36,5 @@ def build_defs(**overrides: object) -> dg.Definitions:
     )
 
 
+fork_runs()
 defs = build_defs()

@@ -61,14 +61,19 @@ def wait_for(is_so: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def processes_of(home: Path) -> list[str]:
-    """Command lines of living processes that were started with this home."""
+def processes_with(home: Path) -> list[tuple[int, str]]:
+    """Numbers and command lines of living processes that were started with this home."""
     mark = f"REGIME_HOME={home}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                found.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
         except OSError:
             continue
     return found
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of living processes that were started with this home."""
+    return [command for _, command in processes_with(home)]

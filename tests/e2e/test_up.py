@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -14,12 +14,36 @@ from regime_pipeline.adapters.postgres.connect import database_urls
 from regime_pipeline.adapters.postgres.embedded import server_status
 from regime_pipeline.settings import Settings
 from tests.fixtures_postgres import open_home
-from tests.served import BACKFILL, PROGRESS, ROOT, Up, processes_of, wait_for
+from tests.served import BACKFILL, PROGRESS, ROOT, Up, processes_of, processes_with, wait_for
 
 DAYS = [f"2025-01-{day:02d}" for day in range(1, 31)]
 ASSETS = ("majors_price_data_ohlc", "lowcap_price_data_ohlc", "regime_price_data_ohlc", "uptrend_states", "regime_deltas")
 
+LAUNCH = """mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}"""
+TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
+STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def launch(up: Up, job: str, tags: Mapping[str, str] | None = None) -> str:
+    """Launch a run of a job as the UI does; returns its id."""
+    selector = {"repositoryLocationName": "regime_pipeline", "repositoryName": "__repository__", "jobName": job}
+    metadata = {"tags": [{"key": key, "value": value} for key, value in (tags or {}).items()]}
+    answer = up.ask(LAUNCH, params={"selector": selector, "executionMetadata": metadata, "runConfigData": {}})["launchRun"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return answer["run"]["runId"]  # type: ignore[index]
+
+
+def status_of(up: Up, run: str) -> str:
+    return up.ask(STATUS, id=run)["runOrError"]["status"]
+
+
+def wait_for_end(up: Up, run: str) -> str:
+    wait_for(lambda: status_of(up, run) in {"SUCCESS", "FAILURE", "CANCELED"}, 120)
+    return status_of(up, run)
 
 
 @pytest.fixture
@@ -63,6 +87,26 @@ def test_a_backfill_from_the_ui_succeeds_and_ctrl_c_leaves_nothing(home: Path) -
     assert up.said().strip().endswith("database stopped")
     assert processes_of(home) == []
     assert server_status(home).state == "stopped"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_runs_are_forked_and_outlive_their_fork_server(home: Path) -> None:
+    up = Up(home)
+    try:
+        assert wait_for_end(up, launch(up, "prune_history")) == "SUCCESS"
+        servers = [pid for pid, command in processes_with(home) if "multiprocessing.forkserver" in command]
+        assert servers
+        for pid in servers:
+            os.kill(pid, signal.SIGKILL)
+        assert wait_for_end(up, launch(up, "prune_history")) == "SUCCESS"
+        days = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_partition_range_end": "2025-03-01"}
+        long = launch(up, "regime_micro", days)
+        wait_for(lambda: status_of(up, long) == "STARTED", 60)
+        assert up.ask(TERMINATE, id=long)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        assert wait_for_end(up, long) == "CANCELED"
+    finally:
+        assert up.stop() == 0
+    assert processes_of(home) == []
 
 
 def test_read_only_refuses_to_launch(home: Path) -> None:

@@ -1,0 +1,56 @@
+"""Runs are forked from a preloaded process where Dagster's code server is built as we know it, and started as ever where not."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from regime_pipeline.orchestration.preload import PRELOADED, fork_runs
+
+IN_A_CODE_SERVER = """
+import warnings
+warnings.simplefilter("ignore")
+from dagster._grpc.server import DagsterApiServer
+from regime_pipeline.orchestration.preload import fork_runs
+assert fork_runs()
+server = object.__new__(DagsterApiServer)
+server._mp_ctx = "what its constructor chose"
+print(server._mp_ctx.get_start_method())
+"""
+THREADS = """
+import importlib, os, sys, warnings
+warnings.simplefilter("ignore")
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(len(os.listdir("/proc/self/task")), "numba" in sys.modules, "ccxt" in sys.modules)
+"""
+
+
+def test_a_process_without_a_code_server_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "dagster._grpc.server", raising=False)
+    assert not fork_runs()
+
+
+def test_a_code_server_built_otherwise_starts_its_runs_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class DagsterApiServer:
+        def __init__(self) -> None:
+            self.context = "spawn"
+
+    monkeypatch.setitem(sys.modules, "dagster._grpc.server", SimpleNamespace(DagsterApiServer=DagsterApiServer))
+    assert not fork_runs()
+    assert vars(DagsterApiServer()) == {"context": "spawn"}
+
+
+def test_the_installed_code_server_forks_its_runs() -> None:
+    ran = subprocess.run([sys.executable, "-c", IN_A_CODE_SERVER], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["forkserver"]
+
+
+# OpenBLAS is held to one thread: those it starts of its own it ends before a fork and starts again after it.
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_what_is_preloaded_starts_no_threads_that_a_fork_would_lose() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", THREADS, *PRELOADED], capture_output=True, text=True, check=True, env={"OPENBLAS_NUM_THREADS": "1"}
+    )
+    assert ran.stdout.split() == ["1", "True", "False"]
