@@ -14,6 +14,7 @@ from regime_pipeline.market.buckets import BucketSpan, CapObservation
 from regime_pipeline.market.candles import Candle
 from regime_pipeline.market.dominance import DominanceSample
 from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.market.validity import Validity
 from regime_pipeline.opinion_ports import OpinionStore, SnapshotStore
 
 if TYPE_CHECKING:
@@ -804,6 +805,24 @@ class QualityStore(Protocol):
 
     def save_watermarks(self, timeframe: Timeframe, marks: Mapping[str, Watermark], now_s: int) -> None:
         """Remember how far each series has come and that it was asked for; an older bar moves nothing back."""
+        ...
+
+    def load_refused(self, timeframe: Timeframe, first_s: Mapping[str, int]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Load the open times of refused outliers and of bars that another venue contradicted, ascending, from a time on."""
+        ...
+
+    def save_validity(self, timeframe: Timeframe, scores: Mapping[str, Validity]) -> None:
+        """Replace the scores of each series from its first to its last bar given; a score of 1 is kept as no row."""
+        ...
+
+    def load_weak(
+        self, timeframe: Timeframe, series: Collection[str], from_s: int
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Load the bars whose score is below 1, from a time on: open times, ascending, and scores."""
+        ...
+
+    def load_scores(self, bars: Sequence[tuple[str, Timeframe, int]]) -> list[float]:
+        """Load the score of each (series, timeframe, open time)."""
         ...
 
     def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:

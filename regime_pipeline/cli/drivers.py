@@ -54,6 +54,7 @@ def cell_document(cell: "BoardCell") -> dict[str, Any]:
             "delta_e_raw": row.delta_e_raw,
             "immature": row.immature,
             "bars_seen": row.bars_seen,
+            "validity": cell.validity,
         }
     return document
 
@@ -91,4 +92,6 @@ def _draw_cell(cell: "BoardCell") -> "Text":
     text.append(f"\n{show_time(row.ts_s)}", style="not bold bright_black")
     if row.delta_a_raw is not None and row.delta_e_raw is not None:
         text.append(f"  A{row.delta_a_raw:+.2f} E{row.delta_e_raw:+.2f}", style="not bold default")
+    if cell.validity is not None and cell.validity < 1.0:
+        text.append(f"  data {cell.validity:.2f}", style="not bold yellow")
     return text

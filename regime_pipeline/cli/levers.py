@@ -63,7 +63,8 @@ def now(
     universe = load_universe(settings.universe)
     token = find_token(universe, symbol)
     with open_stores(settings).open() as work:
-        given = LeverInput(timeframe, bucket_at(work, universe, token.series, now_s), load_channels(work, now_s))
+        bucket, channels = bucket_at(work, universe, token.series, now_s), load_channels(work, now_s)
+    given = LeverInput(timeframe, bucket, channels, min_validity=settings.min_validity)
     result = compute_levers(given)
     if as_json:
         document = {"symbol": token.contract, "at": iso_time(now_s), **to_document(given, result)}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.regime.levers import DEFAULT_BOOK, Channel, LeverInput, LeverResult
+from regime_pipeline.regime.levers import DEFAULT_BOOK, MIN_VALIDITY, Channel, LeverInput, LeverResult
 
 RegimeTimeframe = Literal["1d", "1h", "1m"]
 State = Literal["S0", "S1", "S2", "S3", "S4"]
@@ -32,6 +32,7 @@ class ChannelRequest(BaseModel, frozen=True, extra="forbid", strict=True):
     prev_state: State | None = None
     flags: list[Flag] = []
     immature: bool = False
+    validity: float | None = None
 
 
 class LeverRequest(BaseModel, frozen=True, extra="forbid", strict=True):
@@ -44,6 +45,7 @@ class LeverRequest(BaseModel, frozen=True, extra="forbid", strict=True):
     regime_strength: float = 1.0
     book_id: str = DEFAULT_BOOK
     timeframes: list[RegimeTimeframe] = ["1d", "1h", "1m"]
+    min_validity: float = MIN_VALIDITY
 
 
 _CHANNEL_KEYS: Final = ", ".join(ChannelRequest.model_fields)
@@ -76,6 +78,7 @@ def parse_request(item: object, where: str = "") -> LeverInput:
             regime_strength=request.regime_strength,
             book_id=request.book_id,
             timeframes=tuple(Timeframe(timeframe) for timeframe in request.timeframes),
+            min_validity=request.min_validity,
         )
     except ValidationError as error:
         raise BadInputError(f"levers request{where}: {_describe(error)}") from error
@@ -139,6 +142,7 @@ def _to_channel(request: ChannelRequest) -> Channel:
         prev_state=request.prev_state,
         flags=tuple(request.flags),
         immature=request.immature,
+        validity=request.validity,
     )
 
 

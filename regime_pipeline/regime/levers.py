@@ -36,6 +36,8 @@ INTENT_DELTAS: Final[dict[str, tuple[float, float]]] = {
 MAX_INTENT_DELTA: Final = 0.4
 NEUTRAL_LEVER: Final = 0.5
 STALE_AFTER_BARS: Final = 3.0
+MIN_VALIDITY: Final = 0.5
+"""Default of the data validity below which a channel counts as missing."""
 
 DEFAULT_BOOK: Final = "onchain_crypto"
 BOOK_DRIVERS: Final[dict[str, str]] = {"onchain_crypto": DEFAULT_BOOK, "spot_crypto": DEFAULT_BOOK, "perp_crypto": DEFAULT_BOOK}
@@ -52,6 +54,7 @@ class Quality(StrEnum):
     NO_BUCKET = "no_bucket"
     ABSENT = "absent"
     STALE = "stale"
+    INVALID = "invalid"
     S4 = "s4"
     IMMATURE = "immature"
     OK = "ok"
@@ -75,6 +78,8 @@ class Channel:
         Open of the bar, for the diagnostics.
     state, prev_state, flags, immature
         As stored with the row. State `S4` and immature rows do not contribute.
+    validity : float or None
+        Data validity of its bar, 0 to 1; None: not known, and nothing follows from it.
 
     Raises
     ------
@@ -92,6 +97,7 @@ class Channel:
     prev_state: str | None = None
     flags: tuple[str, ...] = ()
     immature: bool = False
+    validity: float | None = None
 
     def __post_init__(self) -> None:
         get_driver(self.driver)
@@ -121,6 +127,8 @@ class LeverInput:
         Chooses the set of drivers; crypto books share one, any other book has none.
     timeframes : tuple of Timeframe
         Regime timeframes in use; the others are `off`.
+    min_validity : float
+        A channel whose data validity is lower, or not a number, counts as missing.
 
     Raises
     ------
@@ -135,6 +143,7 @@ class LeverInput:
     regime_strength: float = 1.0
     book_id: str = DEFAULT_BOOK
     timeframes: tuple[Timeframe, ...] = CHANNEL_TIMEFRAMES
+    min_validity: float = MIN_VALIDITY
 
     def __post_init__(self) -> None:
         seen = set[tuple[str, Timeframe]]()
@@ -148,6 +157,8 @@ class LeverInput:
         if unused := [timeframe for timeframe in self.timeframes if timeframe not in CHANNEL_TIMEFRAMES]:
             raise BadInputError(f"timeframes in use were {unused}, allowed: {', '.join(CHANNEL_TIMEFRAMES)}. Correct them.")
         check_strength(self.regime_strength)
+        if not 0 <= self.min_validity <= 1:
+            raise BadInputError(f"min_validity was {self.min_validity}, must lie between 0 and 1. The default is {MIN_VALIDITY}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,7 @@ class Contribution:
     weight: float
     contrib_a: float
     contrib_e: float
+    validity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +266,7 @@ def compute_levers(given: LeverInput) -> LeverResult:
             channels.append(_contribution(driver, timeframe, mult, quality, channel))
             if quality is not Quality.OK:
                 reasons.append(f"{driver.name} {timeframe}: {quality}, {why}")
-            if driver.required and quality in (Quality.ABSENT, Quality.STALE):
+            if driver.required and quality in (Quality.ABSENT, Quality.STALE, Quality.INVALID):
                 degraded_by.append(f"{driver.name} {timeframe}")
 
     sum_a = math.fsum(channel.contrib_a for channel in channels)
@@ -306,6 +318,8 @@ def judge_channel(given: LeverInput, driver: Driver, timeframe: Timeframe, chann
         return Quality.ABSENT, f"its deltas were {channel.delta_a_raw} and {channel.delta_e_raw}"
     if channel.age_bars > STALE_AFTER_BARS:
         return Quality.STALE, f"{channel.age_bars:g} bars old, at most {STALE_AFTER_BARS:g} allowed"
+    if channel.validity is not None and not channel.validity >= given.min_validity:  # NaN included
+        return Quality.INVALID, f"data validity {channel.validity:g}, at least {given.min_validity:g} needed"
     if channel.state == "S4":
         return Quality.S4, "no state yet"
     if channel.immature:
@@ -331,6 +345,7 @@ def _contribution(driver: Driver, timeframe: Timeframe, mult: float, quality: Qu
         weight=driver.weight,
         contrib_a=raw_a * mult * driver.weight + 0.0,  # no -0.0 in a stored decision
         contrib_e=raw_e * mult * driver.weight + 0.0,
+        validity=_finite_or_none(channel.validity) if channel else None,
     )
 
 

@@ -25,6 +25,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarRows, BarTable, Watermark, Work
 from regime_pipeline.services.derivation import bar_timeframes, mark_consequences
+from regime_pipeline.services.score_validity import score_written
 
 CONFIRM_AFTER_S: Final = 45
 """A second answer of the same venue confirms a suspect when it comes so much later: a minute's run asks once a minute."""
@@ -143,6 +144,7 @@ def save_rows(
     """Write bars, mark what follows from the changed ones, and add it up."""
     saved = work.bars.save(table, timeframe, rows)
     mark_consequences(work, universe, table, timeframe, saved.first_written_s)
+    score_written(work, table, timeframe, {name: (at_s, int(rows[name].bars.ts_s[-1])) for name, at_s in saved.first_written_s.items()})
     summary.written += saved.written
     summary.unchanged += saved.unchanged
     summary.revised += saved.updated

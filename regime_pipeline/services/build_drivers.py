@@ -12,6 +12,7 @@ from regime_pipeline.market.universe import Driver, Universe
 from regime_pipeline.ports import BarRows, BarTable, Stage, Stores, Work
 from regime_pipeline.services.batches import plan_batches
 from regime_pipeline.services.derivation import driver_series, mark_consequences
+from regime_pipeline.services.score_validity import score_driver
 from regime_pipeline.services.tag_buckets import load_memberships
 
 COMPOSITE = "composite"
@@ -75,11 +76,18 @@ def _build_series(work: Work, universe: Universe, timeframe: Timeframe, names: S
                 changed[series] = from_s
             _note_gaps(work, timeframe, series, from_s, rows[series].bars, gaps_s)
         summary.drivers[driver.name] = _describe(rows[series], len(gaps_s))
+        components = _components_of(universe, driver, memberships.get(driver.name))
+        score_driver(work, driver, series, timeframe, rows[series].bars, rows[series].component_count, components)
     saved = work.bars.save(BarTable.DRIVERS, timeframe, rows)
     first_s = {**saved.first_written_s, **changed}
     mark_consequences(work, universe, BarTable.DRIVERS, timeframe, first_s)
     summary.written += saved.written
     summary.unchanged += saved.unchanged
+
+
+def _components_of(universe: Universe, driver: Driver, membership: Membership | None) -> list[str]:
+    """Series that a driver is made of; of a bucket all that ever were."""
+    return [universe.major(contract).series for contract in driver.components] or list(membership or {})
 
 
 def _note_gaps(work: Work, timeframe: Timeframe, series: str, from_s: int, bars: Bars, gaps_s: IntArray) -> None:
@@ -106,7 +114,7 @@ def _build_composite(
 ) -> tuple[BarRows, IntArray]:
     """Extend the chain from its last bar before `from_s`, or build it from the first component bar there is."""
     table = BarTable.MAJORS if driver.kind == "composite" else BarTable.TOKENS
-    names = [universe.major(contract).series for contract in driver.components] if driver.kind == "composite" else list(membership or {})
+    names = _components_of(universe, driver, membership)
     own = driver_series(driver.name)
     before = work.bars.load_last(BarTable.DRIVERS, timeframe, {own: from_s - 1}, 1).get(own)
     start = ChainState(int(before.ts_s[-1]), float(before.close[-1])) if before is not None else None

@@ -5,7 +5,8 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Token, Universe
 from regime_pipeline.ports import Work
 from regime_pipeline.regime.drivers import CHANNEL_TIMEFRAMES
-from regime_pipeline.regime.levers import Channel, LeverInput, LeverResult, compute_age_bars, compute_levers
+from regime_pipeline.regime.levers import MIN_VALIDITY, Channel, LeverInput, LeverResult, compute_age_bars, compute_levers
+from regime_pipeline.services.derivation import driver_series
 from regime_pipeline.services.tag_buckets import load_memberships
 
 
@@ -34,7 +35,9 @@ def bucket_at(work: Work, universe: Universe, series: str, ts_s: int) -> str | N
 
 
 def load_channels(work: Work, now_s: int) -> tuple[Channel, ...]:
-    """The newest mapper row of every driver and regime timeframe whose bar has ended at `now_s`."""
+    """The newest mapper row of every driver and regime timeframe whose bar has ended at `now_s`, with the validity of its bar."""
+    board = work.regime.load_board(now_s)
+    scores = work.quality.load_scores([(driver_series(row.driver), row.timeframe, row.ts_s) for row in board])
     return tuple(
         Channel(
             driver=row.driver,
@@ -47,8 +50,9 @@ def load_channels(work: Work, now_s: int) -> tuple[Channel, ...]:
             prev_state=row.prev_state,
             flags=row.flags,
             immature=row.immature,
+            validity=score,
         )
-        for row in work.regime.load_board(now_s)
+        for row, score in zip(board, scores, strict=True)
     )
 
 
@@ -59,6 +63,7 @@ def levers_at(
     exec_timeframe: Timeframe,
     now_s: int,
     timeframes: tuple[Timeframe, ...] = CHANNEL_TIMEFRAMES,
+    min_validity: float = MIN_VALIDITY,
 ) -> LeverResult:
     """Compute A and E of a token's position as of `now_s`, with every contribution."""
     token = find_token(universe, contract)
@@ -67,5 +72,6 @@ def levers_at(
         bucket=bucket_at(work, universe, token.series, now_s),
         channels=load_channels(work, now_s),
         timeframes=timeframes,
+        min_validity=min_validity,
     )
     return compute_levers(given)

@@ -1,6 +1,6 @@
 """How good the bars are, in Postgres: suspects, watermarks, gaps that were asked for again, validity."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -8,11 +8,14 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from regime_pipeline.adapters.postgres import bulk
 from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.market.validity import Validity
 from regime_pipeline.ports import Gap, Watermark
 
 _SUSPECT_REASONS: Final = ("outlier", "disagrees", "wrong_unit")
+_PARTS: Final = ("score", "gaps", "flat", "outliers", "agreement", "parts")
 _EVER: Final = (-1_000_000_000, 32_503_680_000)
 
 
@@ -93,6 +96,68 @@ class PostgresQuality:
                 [mark.source for _, mark in rows],
             ),
         )
+
+    def load_refused(self, timeframe: Timeframe, first_s: Mapping[str, int]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Load the open times of refused outliers and of bars that another venue contradicted, ascending, from a time on."""
+        rows = self._conn.execute(
+            "select series, extract(epoch from timestamp)::bigint, reason = 'disagrees' from bar_quarantine"
+            " join unnest(%s::text[], %s::float8[]) as w (name, first_s) on series = name and timestamp >= to_timestamp(first_s)"
+            " where timeframe = %s and reason = any(%s) order by timestamp",
+            (list(first_s), list(first_s.values()), timeframe.value, list(_SUSPECT_REASONS)),
+        ).fetchall()
+        times: dict[str, tuple[list[int], list[int]]] = {}
+        for series, ts_s, is_contradicted in rows:
+            times.setdefault(series, ([], []))[is_contradicted].append(ts_s)
+        return {name: (np.array(lying, dtype=np.int64), np.array(wrong, dtype=np.int64)) for name, (lying, wrong) in times.items()}
+
+    def save_validity(self, timeframe: Timeframe, scores: Mapping[str, Validity]) -> None:
+        """Replace the scores of each series from its first to its last bar given; a score of 1 is kept as no row."""
+        scores = {name: found for name, found in sorted(scores.items()) if len(found.ts_s)}
+        if not scores:
+            return
+        bounds = [(name, int(found.ts_s[0]), int(found.ts_s[-1])) for name, found in scores.items()]
+        self._conn.execute(
+            "delete from bar_validity as t using unnest(%s::text[], %s::float8[], %s::float8[]) as w (name, first_s, last_s)"
+            " where t.series = w.name and t.timeframe = %s and t.timestamp between to_timestamp(w.first_s) and to_timestamp(w.last_s)",
+            (*([row[at] for row in bounds] for at in range(3)), timeframe.value),
+        )
+        weak = {name: found[found.score < 1.0] for name, found in scores.items()}
+        code = np.repeat(np.arange(len(weak)), [len(found.ts_s) for found in weak.values()])
+        if not len(code):
+            return
+        columns: dict[str, bulk.Column] = {
+            "series": bulk.text(code, list(weak)),
+            "timeframe": bulk.constant(timeframe.value, len(code)),
+            "timestamp": bulk.timestamptz(np.concatenate([found.ts_s for found in weak.values()])),
+        }
+        for name in _PARTS:
+            columns[name] = bulk.float8(np.concatenate([getattr(found, name) for found in weak.values()]))
+        bulk.upsert(self._conn, "bar_validity", columns, ("series", "timeframe", "timestamp"))
+
+    def load_weak(
+        self, timeframe: Timeframe, series: Collection[str], from_s: int
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Load the bars whose score is below 1, from a time on: open times, ascending, and scores."""
+        columns = bulk.fetch_columns(
+            self._conn,
+            "select series, timestamp, score from bar_validity where series = any(%s) and timeframe = %s and timestamp >= to_timestamp(%s)"
+            " order by series, timestamp",
+            (list(series), timeframe.value, from_s),
+        )
+        names, starts = np.unique(columns["series"], return_index=True)
+        ends = [*starts[1:].tolist(), len(columns["series"])]
+        parts = zip(names.tolist(), starts.tolist(), ends, strict=True)
+        return {name: (columns["timestamp"][start:end], columns["score"][start:end]) for name, start, end in parts}
+
+    def load_scores(self, bars: Sequence[tuple[str, Timeframe, int]]) -> list[float]:
+        """Load the score of each (series, timeframe, open time)."""
+        rows = self._conn.execute(
+            "select coalesce(v.score, 1.0) from unnest(%s::text[], %s::text[], %s::float8[]) with ordinality as w (name, length, at_s, n)"
+            " left join bar_validity as v on v.series = w.name and v.timeframe = w.length and v.timestamp = to_timestamp(w.at_s)"
+            " order by w.n",
+            ([name for name, _, _ in bars], [timeframe.value for _, timeframe, _ in bars], [at_s for _, _, at_s in bars]),
+        )
+        return [score for (score,) in rows]
 
     def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:
         """Load the open gaps of some or all series in [start, end), by series and time."""
