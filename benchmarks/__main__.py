@@ -15,7 +15,7 @@ from benchmarks.measure import Measure
 from regime_pipeline.clock import now_s
 from regime_pipeline.settings import load_settings
 
-PARTS = ("engine", "levers", "backfill", "live")
+PARTS = ("engine", "levers", "opinions", "changepoint", "backfill", "live")
 
 
 def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: int) -> list[Measure]:
@@ -30,6 +30,14 @@ def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: 
         from benchmarks.levers import measure_levers
 
         found += measure_levers(repeats)
+    if "opinions" in parts:
+        from benchmarks.opinions import measure_opinions
+
+        found += measure_opinions(settings.shared, repeats)
+    if "changepoint" in parts:
+        from benchmarks.changepoint import measure_changepoint
+
+        found += measure_changepoint(repeats)
     if {"backfill", "live"} & set(parts):
         from benchmarks.database import measure_backfill, measure_live, open_server
         from benchmarks.market import ShiftedMarket
