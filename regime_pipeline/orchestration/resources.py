@@ -45,6 +45,10 @@ class Market(dg.ConfigurableResource):  # type: ignore[type-arg]
         """What the universe file says."""
         return _read_universe(load_settings())
 
+    def dominance_every_s(self) -> int:
+        """Seconds between two questions for dominance."""
+        return load_settings().dominance_every_s
+
 
 @cache
 def _open_stores(url: str) -> "PostgresStores":

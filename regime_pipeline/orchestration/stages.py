@@ -40,6 +40,7 @@ class Inputs:
     timeframe: Timeframe
     window: Window
     now_s: int
+    dominance_every_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def build_step(name: str, stages: Sequence[Stage], timeframe: Timeframe) -> dg.A
     def step(context: dg.AssetExecutionContext, stores: Stores, market: Market) -> Iterator[Result]:
         window = window_of(context, timeframe, read_now_s())
         now_s = wait_for_close(window, timeframe)
-        inputs = Inputs(stores, market.source(), market.universe(), timeframe, window, now_s)
+        inputs = Inputs(stores, market.source(), market.universe(), timeframe, window, now_s, market.dominance_every_s())
         for result in run_stages(stages, inputs, {key.to_user_string() for key in context.selected_asset_keys}):
             if isinstance(result, dg.MaterializeResult) and result.metadata:
                 yield _keep_once(context, result)
@@ -202,7 +203,11 @@ def _tag(inputs: Inputs) -> Tables:
 def _drivers(inputs: Inputs) -> Tables:
     from regime_pipeline.services.build_drivers import build_drivers
     from regime_pipeline.services.run_step import driver_timeframes
+    from regime_pipeline.services.sample_dominance import sample_in_run
 
+    sampled = sample_in_run(
+        inputs.stores, inputs.source, inputs.universe, inputs.timeframe, inputs.window, inputs.now_s, inputs.dominance_every_s
+    )
     built = {
         timeframe: build_drivers(inputs.stores, inputs.universe, timeframe, inputs.now_s)
         for timeframe in driver_timeframes(inputs.timeframe)
@@ -212,7 +217,8 @@ def _drivers(inputs: Inputs) -> Tables:
     lines = ["| driver | rows | components | gaps |", "|---|---:|---:|---:|"]
     lines += [f"| {name} | {row.rows} | {row.components or ''} | {row.gaps} |" for name, row in summary.drivers.items()]
     drivers = {"drivers": dg.MetadataValue.md("\n".join(lines))} if summary.drivers else {}
-    return {"regime_price_data_ohlc": {**describe_rows(summary.written, summary.unchanged, last_s), **drivers}}
+    problem = {"dominance_problem": sampled.problem} if sampled is not None and sampled.problem else {}
+    return {"regime_price_data_ohlc": {**describe_rows(summary.written, summary.unchanged, last_s), **drivers, **problem}}
 
 
 def _trend(inputs: Inputs) -> Tables:

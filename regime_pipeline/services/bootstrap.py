@@ -127,15 +127,11 @@ def bootstrap(
         _store(stores, source, universe, fetch, answers, now_s, progress)
     if isinstance(source, DominanceSampler):
         on_step("dominance")
-        with stores.open() as work:
-            sampled = sample_dominance(work, source, universe, int(clock().timestamp()), dominance_every_s)
+        sampled = sample_dominance(stores, source, universe, int(clock().timestamp()), dominance_every_s)
         progress.problems += [sampled.problem] if sampled.problem else []
     for timeframe in PASSES:
-        live_s = int(clock().timestamp())
-        bar_s = timeframe.last_closed(live_s)
-        window = Window(bar_s, bar_s + timeframe.seconds, live=True)
-        try:
-            run_timeframe(stores, source, universe, timeframe, window, live_s, on_step=on_step)
+        try:  # an empty window: only market caps are asked for, and everything marked is derived
+            run_timeframe(stores, source, universe, timeframe, Window(now_s, now_s), now_s, on_step=on_step)
         except SourceError as error:
             progress.problems.append(f"{timeframe}: {error}")
     return _tell(stores, universe, ledger, int(clock().timestamp()), progress, began_s)

@@ -12,6 +12,7 @@ from regime_pipeline.services.build_drivers import DriverSummary, build_drivers
 from regime_pipeline.services.derivation import QUARTER, has_driver_bars
 from regime_pipeline.services.ingest_bars import IngestSummary, ingest_timeframe
 from regime_pipeline.services.map_regime import MapSummary, map_regime
+from regime_pipeline.services.sample_dominance import sample_in_run
 from regime_pipeline.services.tag_buckets import TagSummary, tag_buckets
 from regime_pipeline.services.verify_bars import VERIFIED, verify_bars
 from regime_pipeline.services.window import Window
@@ -55,6 +56,7 @@ def run_timeframe(
     now_s: int,
     progress: Progress | None = None,
     on_step: Callable[[str], None] | None = None,
+    dominance_every_s: int = 300,
 ) -> StepSummary:
     """Run ingest, (daily: bucket tagging,) drivers, trend and mapper, each in transactions of its own.
 
@@ -69,6 +71,7 @@ def run_timeframe(
     for each in in_use:
         say(f"bars {each}")
         ingest[each] = ingest_timeframe(stores, source, universe, each, window, now_s)
+    sample_in_run(stores, source, universe, timeframe, window, now_s, dominance_every_s)
     tags = None
     if timeframe is Timeframe.D1:
         say("buckets")

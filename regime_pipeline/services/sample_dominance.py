@@ -9,9 +9,10 @@ from regime_pipeline.market.dominance import MAX_AGE_S, DominanceSample, MinuteS
 from regime_pipeline.market.quality import find_gaps
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
-from regime_pipeline.ports import BarTable, DominanceSampler, Question, Work
+from regime_pipeline.ports import BarSource, BarTable, DominanceSampler, Question, Stores, Work
 from regime_pipeline.services.accept_bars import Delivery, accept_bars
 from regime_pipeline.services.derivation import driver_series
+from regime_pipeline.services.window import Window
 
 VENDOR: Final = "coingecko"
 MINUTE: Final = Timeframe.M1
@@ -31,11 +32,20 @@ class DominanceSummary:
     last_s: dict[str, int] = field(default_factory=dict)
 
 
-def sample_dominance(work: Work, sampler: DominanceSampler, universe: Universe, now_s: int, every_s: int) -> DominanceSummary:
+def sample_in_run(
+    stores: Stores, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int, every_s: int
+) -> DominanceSummary | None:
+    """Do `sample_dominance` in the live run of a minute when the source can be asked for dominance; None in any other run."""
+    if timeframe is not MINUTE or not window.live or not isinstance(source, DominanceSampler):
+        return None
+    return sample_dominance(stores, source, universe, now_s, every_s)
+
+
+def sample_dominance(stores: Stores, sampler: DominanceSampler, universe: Universe, now_s: int, every_s: int) -> DominanceSummary:
     """Ask if the last question is older than `every_s`, then close every minute that has ended, and mark what follows.
 
     A vendor that does not answer costs its minutes, never the run: the problem is told and kept, and the question comes again after a
-    minute, two, four, up to `every_s`.
+    minute, two, four, up to `every_s`. No transaction is open while it is asked.
 
     Parameters
     ----------
@@ -46,8 +56,18 @@ def sample_dominance(work: Work, sampler: DominanceSampler, universe: Universe, 
     """
     summary = DominanceSummary()
     drivers = [driver.name for driver in universe.drivers if driver.kind == "dominance"]
-    if drivers:
-        _ask(work, sampler, drivers, now_s, every_s, summary)
+    if not drivers:
+        return summary
+    with stores.open() as work:
+        question = work.feeds.load_question(VENDOR)
+    good: Mapping[str, DominanceSample] = {}
+    if is_due(question, now_s, every_s):
+        good = _ask(sampler, drivers, summary)
+    with stores.open() as work:
+        if summary.asked:
+            failures = 0 if summary.problem is None else (question.failures if question else 0) + 1
+            work.feeds.save_question(VENDOR, Question(now_s, failures, summary.problem))
+            summary.samples = work.feeds.save_samples(VENDOR, good)
         _close(work, universe, drivers, now_s, every_s, summary)
     return summary
 
@@ -60,24 +80,18 @@ def is_due(question: Question | None, now_s: int, every_s: int) -> bool:
     return MINUTE.floor(now_s) - MINUTE.floor(question.asked_s) >= wait_s - wait_s % MINUTE.seconds
 
 
-def _ask(work: Work, sampler: DominanceSampler, drivers: Sequence[str], now_s: int, every_s: int, summary: DominanceSummary) -> None:
-    question = work.feeds.load_question(VENDOR)
-    if not is_due(question, now_s, every_s):
-        return
+def _ask(sampler: DominanceSampler, drivers: Sequence[str], summary: DominanceSummary) -> dict[str, DominanceSample]:
     summary.asked = True
-    good: Mapping[str, DominanceSample] = {}
     try:
         answers = sampler.fetch_samples()
     except SourceError as error:
         summary.problem = str(error)
-    else:
-        good = {driver: answers[driver] for driver in drivers if driver in answers and answers[driver].is_believable()}
-        missing = sorted(set(drivers) - set(good))
-        if missing:
-            summary.problem = f"{VENDOR} gave no believable figure of {', '.join(missing)}. It is asked again."
-    summary.samples = work.feeds.save_samples(VENDOR, good)
-    failures = 0 if summary.problem is None else (question.failures if question else 0) + 1
-    work.feeds.save_question(VENDOR, Question(now_s, failures, summary.problem))
+        return {}
+    good = {driver: answers[driver] for driver in drivers if driver in answers and answers[driver].is_believable()}
+    missing = sorted(set(drivers) - set(good))
+    if missing:
+        summary.problem = f"{VENDOR} gave no believable figure of {', '.join(missing)}. It is asked again."
+    return good
 
 
 def _close(work: Work, universe: Universe, drivers: Sequence[str], now_s: int, every_s: int, summary: DominanceSummary) -> None:

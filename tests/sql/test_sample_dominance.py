@@ -39,8 +39,7 @@ class Vendor:
 def run_minute(stores: PostgresStores, vendor: Vendor, at: int, late_s: int = 6) -> DominanceSummary:
     """The run of minute `at`, a few seconds after it began: minute at - 1 has just closed."""
     vendor.now_s = T0 + 60 * at + late_s
-    with stores.open() as work:
-        return sample_dominance(work, vendor, UNIVERSE, vendor.now_s, EVERY_S)
+    return sample_dominance(stores, vendor, UNIVERSE, vendor.now_s, EVERY_S)
 
 
 def closes(conn: psycopg.Connection, driver: str = "BTC.d") -> dict[int, float]:
