@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -20,6 +20,8 @@ BAN_S: Final = 3600.0
 """How long a venue is left alone after a 418 or a 403 that names no time."""
 LONGEST_HALT_S: Final = 86_400.0
 """A header can silence a venue for a day, not for ever."""
+_FAR_MS: Final = 10**14
+"""The year 5138; int64 and dates hold it, which cannot be said of every number in a lying body."""
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -117,6 +119,19 @@ def read_object(venue: str, what: str, answer: Answer) -> dict[str, Any]:
     return parsed
 
 
+def check_json(venue: str, what: str, answer: Answer) -> None:
+    """Pass a body that somebody else reads: JSON, a list or an object with something in it.
+
+    Raises
+    ------
+    TryAgainError
+        For all that ccxt's unified methods take for "no bars": a page of HTML, a body cut short, `null`, `{}`.
+    """
+    parsed = _read_json(venue, what, answer)
+    if not isinstance(parsed, list | dict) or parsed == {}:
+        refuse(venue, what, f"held nothing ({excerpt(answer.body)})")
+
+
 def refuse(venue: str, what: str, why: str) -> NoReturn:
     """Refuse a whole answer."""
     raise TryAgainError(f"{venue}: the answer to {what} {why}; nothing of it is used, it is asked again later.")
@@ -131,7 +146,10 @@ def read_number(value: object) -> float:
         When it is null, a boolean, not a plain decimal or not finite.
     """
     if type(value) in {int, float} or (isinstance(value, str) and _NUMBER.fullmatch(value)):
-        number = float(value)  # type: ignore[arg-type]  # one of the three
+        try:
+            number = float(value)  # type: ignore[arg-type]  # one of the three
+        except OverflowError:  # a JSON integer has no bounds
+            number = inf
         if isfinite(number):
             return number
     raise ValueError(f"{value!r} where a finite number belongs")
@@ -143,9 +161,9 @@ def read_stamp_ms(value: object) -> int:
     Raises
     ------
     ValueError
-        When it is no whole number.
+        When it is no whole number, or before 1970 or so far ahead that no clock could mean it.
     """
-    if type(value) is int:
+    if type(value) is int and 0 <= value < _FAR_MS:
         return value
     raise ValueError(f"{value!r} where a time in milliseconds belongs")
 

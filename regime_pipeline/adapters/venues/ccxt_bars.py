@@ -30,6 +30,7 @@ class CcxtFeed:
 
         The symbol is spelt as the venue or as ccxt does. A timeframe that the venue lacks has no bars. A venue that ignores where to
         start gives its newest bars instead: those that were asked for are kept, since not every venue can be told where to end either.
+        A row without a time is left out by ccxt itself: it becomes a gap, and is asked for again as one.
 
         Raises
         ------
@@ -37,17 +38,18 @@ class CcxtFeed:
             SourceError for a contract of another size than one unit, whose volume ccxt does not define.
         """
         client = self._client
-        client.ask_unified(lambda venue: venue.load_markets())
+        client.ask_unified("load_markets", lambda venue: venue.load_markets())
         if timeframe.value not in (client.exchange.timeframes or {}):
             return RawBars.empty()
-        market = client.ask_unified(lambda venue: venue.market(symbol))
+        market = client.ask_unified("market", lambda venue: venue.market(symbol))
         if market.get("contract") and (market.get("inverse") or market.get("contractSize") != 1):
             raise SourceError(
                 f"{client.venue}: a contract of {symbol} is not one unit, so its volume may be in contracts. Use a spot or 1:1 market."
             )
         limit = min(PAGE_BARS, (end_s - start_s) // timeframe.seconds)
-        rows = client.ask_unified(lambda venue: venue.fetch_ohlcv(market["symbol"], timeframe.value, start_s * 1000, limit))
-        return parse_ohlcv(client.venue, f"fetch_ohlcv of {symbol} {timeframe}", rows, timeframe, start_s, end_s)
+        what = f"fetch_ohlcv of {symbol} {timeframe}"
+        rows = client.ask_unified(what, lambda venue: venue.fetch_ohlcv(market["symbol"], timeframe.value, start_s * 1000, limit))
+        return parse_ohlcv(client.venue, what, rows, timeframe, start_s, end_s)
 
 
 def parse_ohlcv(venue: str, what: str, rows: Sequence[Any], timeframe: Timeframe, start_s: int, end_s: int) -> RawBars:

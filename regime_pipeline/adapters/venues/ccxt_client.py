@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import requests
 
-from regime_pipeline.adapters.venues.answers import TryAgainError, check_status, refuse
+from regime_pipeline.adapters.venues.answers import TryAgainError, check_json, check_status, refuse
 from regime_pipeline.adapters.venues.http import Answer, BoundedSession
 from regime_pipeline.clock import Clock
 from regime_pipeline.errors import ConfigError, SourceError
@@ -97,18 +97,20 @@ class CcxtClient:
             raise SourceError(f"{self.venue}: ccxt answered without asking the venue. Report this as a bug.")
         return answer
 
-    def ask_unified(self, question: Question) -> Reply:
+    def ask_unified(self, what: str, question: Question) -> Reply:
         """Ask a method of ccxt's unified interface and return its result, once the answer on the wire is known to be good.
 
         Raises
         ------
         TryAgainError, StayAwayError, SourceError
-            As `ask`, and when ccxt cannot make sense of a good answer.
+            As `ask`, and when the answer is no JSON or ccxt cannot make sense of it.
         """
         with self._lock:
-            _, result, failure = self._ask(question)
+            answer, result, failure = self._ask(question)
+        if answer is not None:
+            check_json(self.venue, what, answer)
         if failure is not None:
-            refuse(self.venue, "a question through ccxt", f"was refused by ccxt ({type(failure).__name__}: {failure})")
+            refuse(self.venue, what, f"was refused by ccxt ({type(failure).__name__}: {failure})")
         return result
 
     def _ask(self, question: Question) -> tuple[Answer | None, Reply, Exception | None]:
