@@ -232,7 +232,7 @@ def read_minutes(url: str, begin_s: float, end_s: float, findings: Findings) -> 
         if not {*_RUN_EVENTS, *MINUTE_TABLES} <= set(seen):
             continue
         marks = [close_s, float(created), *(seen[name] for name in (*_RUN_EVENTS[:3], *MINUTE_TABLES))]
-        phases = {name: round(later - before, 3) for name, before, later in zip(PHASES, marks, marks[1:], strict=True)}
+        phases = {name: round(later - before, 3) for name, before, later in zip(PHASES, marks[:-1], marks[1:], strict=True)}
         minutes.append(Minute(bar, round(marks[-1] - close_s, 3), phases))
         spans.append((seen["PIPELINE_START"], seen["PIPELINE_SUCCESS"]))
     findings.minutes = minutes
