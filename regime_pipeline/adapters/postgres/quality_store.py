@@ -145,7 +145,7 @@ class PostgresQuality:
             (list(series), timeframe.value, from_s),
         )
         names, starts = np.unique(columns["series"], return_index=True)
-        ends = [*starts[1:].tolist(), len(columns["series"])]
+        ends = [*starts.tolist(), len(columns["series"])][1:]
         parts = zip(names.tolist(), starts.tolist(), ends, strict=True)
         return {name: (columns["timestamp"][start:end], columns["score"][start:end]) for name, start, end in parts}
 
