@@ -248,7 +248,7 @@ create table volatility_regimes (
     candidate       text not null check (candidate in ('up', 'down', 'neutral_low_vol', 'neutral_high_vol', 'high_vol_shock', 'unknown')),
     candidate_count integer not null check (candidate_count >= 0),
     unknown_run     integer not null check (unknown_run >= 0),
-    method          text not null check (method in ('percentile', 'provisional', 'fixed')),
+    method          text not null check (method in ('percentile', 'fallback', 'fixed')),
     status          text not null check (
         status in ('ok', 'error', 'no_model', 'model_expired', 'missing_bar', 'nan_feature', 'short_history', 'stale')
     ),
@@ -277,7 +277,7 @@ comment on column volatility_regimes.held is 'Regime the hold rule keeps, also t
 comment on column volatility_regimes.candidate is 'Regime that may become active; unknown for none.';
 comment on column volatility_regimes.candidate_count is 'Bars in a row that said so.';
 comment on column volatility_regimes.unknown_run is 'Unknown bars in a row.';
-comment on column volatility_regimes.method is 'percentile; provisional: constants until there are enough bands; fixed: constants for 1m.';
+comment on column volatility_regimes.method is 'percentile; fallback: constants until there are enough bands; fixed: constants for 1m.';
 comment on column volatility_regimes.status is 'ok, or what was lacking.';
 comment on column volatility_regimes.origin is 'live: written within the freshness limit of its close; backfill: later.';
 comment on column volatility_regimes.written_at is 'When the row was written.';
