@@ -265,7 +265,7 @@ def standardise_returns(close: FloatArray) -> tuple[FloatArray, CodeArray]:
     return out, status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ChangepointState:
     """All that the detector remembers of a series and timeframe after slot `ts_s`.
 
@@ -280,7 +280,7 @@ class ChangepointState:
     alert_since_s : int or None
         First bar of the unbroken run of bars at alert or above. A missing slot neither breaks nor lengthens it.
     run : ndarray of shape (5, 501)
-        Probability, mu, kappa, alpha, beta of run lengths 0..500; only the first min(n_obs, 500) + 1 columns have a meaning.
+        Probability, mu, kappa, alpha, beta of run lengths 0..500, read-only; only the first min(n_obs, 500) + 1 columns have a meaning.
     """
 
     ts_s: int | None
@@ -288,6 +288,9 @@ class ChangepointState:
     missing_run: int
     alert_since_s: int | None
     run: FloatArray
+
+    def __post_init__(self) -> None:
+        self.run.flags.writeable = False  # a step copies it; who keeps a state keeps what it was
 
     def to_bytes(self) -> tuple[bytes, bytes, bytes, bytes, bytes]:
         """Little-endian float64 of run_p, mu, kappa, alpha, beta, each min(n_obs, 500) + 1 values long."""
@@ -322,14 +325,14 @@ def restore_changepoint_state(
         raise CallerError(
             f"change-point state at {ts_s}: run lengths are no distribution (sum {rows[_P].sum()!r}); delete it and replay the stored z"
         )
-    state = new_changepoint_state()
-    run = state.run
+    run = np.empty((_FIELDS, MAX_RUN + 1))
+    _set_to_prior(run)
     for field, row in enumerate(rows):
         run[field, :size] = row
     return ChangepointState(ts_s, n_obs, missing_run, alert_since_s, run)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ChangepointRows:
     """One row per slot, arrays of shape (n_slots,).
 
