@@ -28,6 +28,8 @@ from regime_pipeline.services.alert_kinds import spell_duration
 
 LATE_AFTER_S: Final = {Timeframe.M1: 240, Timeframe.H1: 900, Timeframe.D1: 3600}
 """Seconds past the end of the next bar: a minute may be skipped when the previous one still runs, an hour and a day start late."""
+FIRST_HISTORY_S: Final = 1800
+"""A new database gets its first bars within half an hour, however slow the venues."""
 STATE_LAG_BARS: Final = 3
 """The engine steps in the run that writes the bar; three bars without a state are no coincidence."""
 SPIKE_BARS: Final = 20
@@ -65,11 +67,14 @@ def judge_freshness(ages: Sequence[DriverAge], born_s: int, now_s: int) -> Itera
         for age in ages:
             if age.timeframe is not timeframe:
                 continue
-            end_s = born_s if age.bar_s is None else age.bar_s + timeframe.seconds
-            if now_s - end_s > timeframe.seconds + allowed_s:
-                late[age.driver] = end_s
-                notes.append(f"{age.driver} {'has no bar yet' if age.bar_s is None else f'ends {_spell(end_s)}'}")
-            elif age.bar_s is not None and age.state_s is not None and age.bar_s - age.state_s > STATE_LAG_BARS * timeframe.seconds:
+            if age.bar_s is None:
+                if now_s - born_s > max(FIRST_HISTORY_S, timeframe.seconds + allowed_s):
+                    late[age.driver] = born_s
+                    notes.append(f"{age.driver} has no bar yet")
+            elif now_s - (age.bar_s + timeframe.seconds) > timeframe.seconds + allowed_s:
+                late[age.driver] = age.bar_s + timeframe.seconds
+                notes.append(f"{age.driver} ends {_spell(late[age.driver])}")
+            elif age.state_s is not None and age.bar_s - age.state_s > STATE_LAG_BARS * timeframe.seconds:
                 late[age.driver] = age.state_s + timeframe.seconds
                 notes.append(f"{age.driver} has bars, but states only to {_spell(late[age.driver])}")
         if late:

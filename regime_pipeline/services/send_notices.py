@@ -1,14 +1,18 @@
 """Send the posted messages, each channel for itself: one that refuses keeps its messages and holds back no other."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from regime_pipeline.clock import monotonic_s
 from regime_pipeline.errors import NotifyError
 from regime_pipeline.ports import AlertStore, Message, Notice, Notifier, Outbox
 
 MAX_MESSAGES: Final = 10
 """Per channel and tick; the rest of a storm goes into one message that lists it."""
 MAX_LINES: Final = 40
+SEND_S: Final = 30.0
+"""A slow channel may take so long per tick, which Dagster ends after a minute; the next one goes on."""
 
 
 def send_notices(store: AlertStore, notifiers: Sequence[Notifier], now_s: int) -> dict[str, int | NotifyError]:
@@ -16,17 +20,23 @@ def send_notices(store: AlertStore, notifiers: Sequence[Notifier], now_s: int) -
 
     A message is sent at least once: a process killed between sending and noting sends it again.
     """
-    outcome: dict[str, int | NotifyError] = {}
-    for notifier in notifiers:
-        with store.open_outbox(notifier.channel) as box:
-            if box is not None:  # else another process is at it
-                outcome[notifier.channel] = _empty(box, notifier, now_s)
-    return outcome
+    if not notifiers:
+        return {}
+    with ThreadPoolExecutor(len(notifiers)) as pool:  # side by side: what one waits for, the others do not
+        outcomes = pool.map(lambda notifier: _serve(store, notifier, now_s), notifiers)
+        return {notifier.channel: what for notifier, what in zip(notifiers, outcomes, strict=True) if what is not None}
+
+
+def _serve(store: AlertStore, notifier: Notifier, now_s: int) -> int | NotifyError | None:
+    with store.open_outbox(notifier.channel) as box:
+        return None if box is None else _empty(box, notifier, now_s)  # None: another process is at it
 
 
 def _empty(box: Outbox, notifier: Notifier, now_s: int) -> int | NotifyError:
-    sent = 0
+    sent, deadline_s = 0, monotonic_s() + SEND_S
     for notices in bundle(box.load_unsent()):
+        if monotonic_s() > deadline_s:
+            break
         ids = [notice.notice_id for notice in notices]
         message = notices[0].message if len(notices) == 1 else summarise([notice.message for notice in notices])
         try:

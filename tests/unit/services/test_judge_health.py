@@ -62,10 +62,11 @@ def test_a_stuck_engine_is_late_although_its_bars_are_fresh() -> None:
     assert list(judge.judge_freshness([young], 0, NOW_S)) == []
 
 
-def test_a_driver_without_any_bar_is_late_from_the_birth_of_the_database_on() -> None:
+def test_a_driver_without_any_bar_is_late_half_an_hour_after_the_database_was_made() -> None:
     bare = DriverAge("BTC", Timeframe.M1, None, None, None)
-    assert list(judge.judge_freshness([bare], NOW_S - 300, NOW_S)) == []
-    alert = only(judge.judge_freshness([bare], NOW_S - 301, NOW_S))
+    assert list(judge.judge_freshness([bare], NOW_S - 1800, NOW_S)) == []
+    alert = only(judge.judge_freshness([bare], NOW_S - 1801, NOW_S))
+    assert alert.since_s == NOW_S - 1801
     assert "BTC has no bar yet" in alert.summary
 
 

@@ -1,5 +1,11 @@
+import itertools
+import threading
+
+import pytest
+
 from regime_pipeline.errors import NotifyError
-from regime_pipeline.ports import Notice
+from regime_pipeline.ports import Message, Notice
+from regime_pipeline.services import send_notices as send
 from regime_pipeline.services.alert_kinds import build_message
 from regime_pipeline.services.send_notices import MAX_LINES, MAX_MESSAGES, send_notices
 from tests.alerts import NOW_S, FakeAlertStore, FakeBox, FakeNotifier, an_alert
@@ -38,6 +44,27 @@ def test_a_channel_that_refuses_keeps_its_messages_and_holds_back_no_other() -> 
     assert [notice.attempts for notice in store.boxes["bad"].load_unsent()] == [1, 0, 0]
     bad.refuses = False
     assert send_notices(store, [bad, good], NOW_S + 60) == {"bad": 3, "good": 0}
+
+
+def test_a_slow_channel_goes_on_in_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=20)  # each look at the clock is 20 s later
+    monkeypatch.setattr(send, "monotonic_s", lambda: next(seconds))
+    store, notifier = FakeAlertStore(boxes={"file": box(3)}), FakeNotifier()
+    # asked at 0, 20 and 40: the second message would start after 30
+    assert send_notices(store, [notifier], NOW_S) == {"file": 1}
+    assert [notice.notice_id for notice in store.boxes["file"].load_unsent()] == [1, 2]
+
+
+def test_channels_do_not_wait_for_each_other() -> None:
+    together = threading.Barrier(2, timeout=5)
+
+    class Meeting(FakeNotifier):
+        def send(self, message: Message) -> None:
+            together.wait()
+            super().send(message)
+
+    store = FakeAlertStore(boxes={"a": box(1), "b": box(1)})
+    assert send_notices(store, [Meeting("a"), Meeting("b")], NOW_S) == {"a": 1, "b": 1}
 
 
 def test_a_box_that_another_process_empties_is_left_to_it() -> None:
