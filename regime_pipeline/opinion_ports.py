@@ -97,9 +97,9 @@ class OpinionStore(Protocol):
         ...
 
     def save_posteriors(
-        self, series: str, rows: "PosteriorRows", keep: BoolArray, is_live: BoolArray, trackers: "Sequence[TrackerState] | None" = None
+        self, series: str, rows: "PosteriorRows", is_live: BoolArray, trackers: "Sequence[TrackerState] | None" = None
     ) -> int:
-        """Insert the kept rows, with the tracker after each of them on 1h; returns how many were new."""
+        """Insert rows, with the tracker after each of them on 1h; returns how many were new."""
         ...
 
     def load_tracker(self, series: str, before_s: int) -> "TrackerState | None":
@@ -119,9 +119,9 @@ class OpinionStore(Protocol):
         ...
 
     def save_changepoints(
-        self, series: str, timeframe: Timeframe, rows: "ChangepointRows", status: Sequence[str], keep: BoolArray, is_live: BoolArray
+        self, series: str, timeframe: Timeframe, rows: "ChangepointRows", status: Sequence[str], is_live: BoolArray
     ) -> int:
-        """Insert the kept rows; returns how many were new."""
+        """Insert rows; returns how many were new."""
         ...
 
     def save_changepoint_states(self, series: str, timeframe: Timeframe, states: "Sequence[ChangepointState]") -> None:
@@ -136,8 +136,8 @@ class OpinionStore(Protocol):
         """Load the slots and their stored z between two bars, both excluded; NaN where nothing was observed."""
         ...
 
-    def save_volatility(self, series: str, timeframe: Timeframe, rows: "VolatilityRows", keep: BoolArray, is_live: BoolArray) -> int:
-        """Insert the kept rows; returns how many were new."""
+    def save_volatility(self, series: str, timeframe: Timeframe, rows: "VolatilityRows", is_live: BoolArray) -> int:
+        """Insert rows; returns how many were new."""
         ...
 
     def load_hold(self, series: str, timeframe: Timeframe, before_s: int) -> "tuple[int, VolHold] | None":

@@ -98,24 +98,22 @@ class PostgresOpinions:
         query = sql.SQL("select bar_ts from {} where {} and bar_ts between to_timestamp(%s) and to_timestamp(%s) order by bar_ts")
         return self._fetch(query.format(sql.Identifier(table.value), _mine(series, timeframe)), (first_s, last_s))["bar_ts"]
 
-    def save_posteriors(
-        self, series: str, rows: PosteriorRows, keep: BoolArray, is_live: BoolArray, trackers: Sequence[TrackerState] | None = None
-    ) -> int:
-        """Insert the kept rows, with the tracker after each of them on 1h; returns how many were new."""
-        if not keep.any():
+    def save_posteriors(self, series: str, rows: PosteriorRows, is_live: BoolArray, trackers: Sequence[TrackerState] | None = None) -> int:
+        """Insert rows, with the tracker after each of them on 1h; returns how many were new."""
+        if not len(rows.ts_s):
             return 0
-        ts_s, label, measures = rows.ts_s[keep], rows.label[keep], rows.measures[keep]
-        tiers = np.array([_TIERS.index(model.tier) for model in rows.models] + [_TIERS.index(Tier.NO_MODEL)])[rows.model[keep]]
+        ts_s, measures = rows.ts_s, rows.measures
+        tiers = np.array([_TIERS.index(model.tier) for model in rows.models] + [_TIERS.index(Tier.NO_MODEL)])[rows.model]
         modifiers = np.array([tier.modifier for tier in _TIERS])[tiers]
         n = len(ts_s)
         self._ensure_months(rows.timeframe, ts_s)
         documents: list[str | None] = [None] * n
         if trackers is not None:
-            documents = [json.dumps(trackers[at].to_document()) for at in np.flatnonzero(keep).tolist()]
+            documents = [json.dumps(each.to_document()) for each in trackers]
         columns: dict[str, bulk.Column] = {
             **_key_columns(series, rows.timeframe, ts_s),
-            **{name: bulk.float8(rows.p[keep, at]) for at, name in enumerate(("p_bear", "p_range", "p_bull"))},
-            "label": bulk.text(label, LABELS),
+            **{name: bulk.float8(rows.p[:, at]) for at, name in enumerate(("p_bear", "p_range", "p_bull"))},
+            "label": bulk.text(rows.label, LABELS),
             "confidence_raw": bulk.float8(measures[:, 0]),
             "confidence": bulk.float8(measures[:, 0] * modifiers),
             "bias": bulk.float8(measures[:, 1]),
@@ -124,11 +122,11 @@ class PostgresOpinions:
             "p_switch60": bulk.float8(measures[:, 4]),
             "tier": bulk.text(tiers, _TIERS),
             "modifier": bulk.float8(modifiers),
-            "model_id": bulk.text(rows.model[keep], [model.model_id for model in rows.models]),
-            "status": bulk.text(rows.status[keep], STATUSES),
-            "rows_used": bulk.int4(rows.rows_used[keep]),
+            "model_id": bulk.text(rows.model, [model.model_id for model in rows.models]),
+            "status": bulk.text(rows.status, STATUSES),
+            "rows_used": bulk.int4(rows.rows_used),
             "tracker": bulk.jsonbs(documents),
-            "origin": bulk.text(is_live[keep].astype(np.intp), _ORIGINS),
+            "origin": bulk.text(is_live.astype(np.intp), _ORIGINS),
         }
         return bulk.insert_new(self._conn, OpinionTable.POSTERIORS.value, columns, _KEY)
 
@@ -185,26 +183,24 @@ class PostgresOpinions:
         )
         return done.rowcount == 1
 
-    def save_changepoints(
-        self, series: str, timeframe: Timeframe, rows: ChangepointRows, status: Sequence[str], keep: BoolArray, is_live: BoolArray
-    ) -> int:
-        """Insert the kept rows; returns how many were new."""
-        if not keep.any():
+    def save_changepoints(self, series: str, timeframe: Timeframe, rows: ChangepointRows, status: Sequence[str], is_live: BoolArray) -> int:
+        """Insert rows; returns how many were new."""
+        if not len(rows.ts_s):
             return 0
-        ts_s, since_s = rows.ts_s[keep], rows.alert_since_s[keep]
+        ts_s, since_s = rows.ts_s, rows.alert_since_s
         self._ensure_months(timeframe, ts_s)
         columns: dict[str, bulk.Column] = {
             **_key_columns(series, timeframe, ts_s),
-            "z": bulk.float8(rows.z[keep]),
-            "cp_prob": bulk.float8(rows.cp_prob[keep]),
-            "expected_run": bulk.float8(rows.expected_run[keep]),
-            "run_mode": bulk.int4(rows.run_mode[keep]),
-            "mode_prob": bulk.float8(rows.mode_prob[keep]),
-            "n_obs": bulk.int4(rows.n_obs[keep]),
-            "level": bulk.text(rows.level[keep], LEVELS),
+            "z": bulk.float8(rows.z),
+            "cp_prob": bulk.float8(rows.cp_prob),
+            "expected_run": bulk.float8(rows.expected_run),
+            "run_mode": bulk.int4(rows.run_mode),
+            "mode_prob": bulk.float8(rows.mode_prob),
+            "n_obs": bulk.int4(rows.n_obs),
+            "level": bulk.text(rows.level, LEVELS),
             "alert_since": bulk.timestamptz(since_s, null=since_s == NO_TIME),
-            "status": bulk.texts([each for each, kept in zip(status, keep, strict=True) if kept]),
-            "origin": bulk.text(is_live[keep].astype(np.intp), _ORIGINS),
+            "status": bulk.texts(list(status)),
+            "origin": bulk.text(is_live.astype(np.intp), _ORIGINS),
         }
         return bulk.insert_new(self._conn, OpinionTable.CHANGEPOINTS.value, columns, _KEY)
 
@@ -248,29 +244,29 @@ class PostgresOpinions:
         rows = self._fetch(query.format(_mine(series, timeframe)), (_FAR_PAST_S if after_s is None else after_s, before_s))
         return rows["bar_ts"], rows["z"]
 
-    def save_volatility(self, series: str, timeframe: Timeframe, rows: VolatilityRows, keep: BoolArray, is_live: BoolArray) -> int:
-        """Insert the kept rows; returns how many were new."""
-        if not keep.any():
+    def save_volatility(self, series: str, timeframe: Timeframe, rows: VolatilityRows, is_live: BoolArray) -> int:
+        """Insert rows; returns how many were new."""
+        if not len(rows.ts_s):
             return 0
         columns: dict[str, bulk.Column] = {
-            **_key_columns(series, timeframe, rows.ts_s[keep]),
-            "ema": bulk.float8(rows.ema[keep]),
-            "atr": bulk.float8(rows.atr[keep]),
-            "band": bulk.float8(rows.band[keep]),
-            "q95": bulk.float8(rows.shock[keep]),
-            "band_rank": bulk.float8(rows.band_rank[keep]),
-            "n_bands": bulk.int4(rows.n_bands[keep]),
-            "vol_axis": bulk.text(rows.vol_axis[keep], VOL_AXES),
-            "direction_axis": bulk.text(rows.direction_axis[keep], DIRECTION_AXES),
-            "raw": bulk.text(rows.raw[keep], VOL_REGIMES),
-            "active": bulk.text(rows.active[keep], VOL_REGIMES),
-            "held": bulk.text(rows.held[keep], VOL_REGIMES),
-            "candidate": bulk.text(rows.candidate[keep], VOL_REGIMES),
-            "candidate_count": bulk.int4(rows.candidate_count[keep]),
-            "unknown_run": bulk.int4(rows.unknown_run[keep]),
-            "method": bulk.texts([each for each, kept in zip(rows.method, keep, strict=True) if kept]),
-            "status": bulk.text(rows.status[keep], STATUSES),
-            "origin": bulk.text(is_live[keep].astype(np.intp), _ORIGINS),
+            **_key_columns(series, timeframe, rows.ts_s),
+            "ema": bulk.float8(rows.ema),
+            "atr": bulk.float8(rows.atr),
+            "band": bulk.float8(rows.band),
+            "q95": bulk.float8(rows.shock),
+            "band_rank": bulk.float8(rows.band_rank),
+            "n_bands": bulk.int4(rows.n_bands),
+            "vol_axis": bulk.text(rows.vol_axis, VOL_AXES),
+            "direction_axis": bulk.text(rows.direction_axis, DIRECTION_AXES),
+            "raw": bulk.text(rows.raw, VOL_REGIMES),
+            "active": bulk.text(rows.active, VOL_REGIMES),
+            "held": bulk.text(rows.held, VOL_REGIMES),
+            "candidate": bulk.text(rows.candidate, VOL_REGIMES),
+            "candidate_count": bulk.int4(rows.candidate_count),
+            "unknown_run": bulk.int4(rows.unknown_run),
+            "method": bulk.texts(list(rows.method)),
+            "status": bulk.text(rows.status, STATUSES),
+            "origin": bulk.text(is_live.astype(np.intp), _ORIGINS),
         }
         return bulk.insert_new(self._conn, OpinionTable.VOLATILITY.value, columns, _KEY)
 
