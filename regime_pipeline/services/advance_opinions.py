@@ -99,7 +99,9 @@ class _Task:
 Detector = Callable[[_Task, Run], None]
 
 
-def advance_posteriors(stores: Stores, universe: Universe, timeframe: Timeframe, first_s: int, end_s: int, now_s: int) -> OpinionSummary:
+def advance_posteriors(
+    stores: Stores, universe: Universe, timeframe: Timeframe, first_s: int, end_s: int, now_s: int, names: Sequence[str] = SERIES
+) -> OpinionSummary:
     """Label the slots with opens in [first, end) that have no posterior yet; on 1h also track and confirm transitions.
 
     Raises
@@ -107,11 +109,11 @@ def advance_posteriors(stores: Stores, universe: Universe, timeframe: Timeframe,
     OpinionError
         When every series failed. A failed series gets UNKNOWN rows of status `error`, and the others go on.
     """
-    return _advance(stores, universe, timeframe, (first_s, end_s), now_s, series, OpinionTable.POSTERIORS, _label, _fail_posteriors)
+    return _advance(stores, universe, timeframe, (first_s, end_s), now_s, names, OpinionTable.POSTERIORS, _label, _fail_posteriors)
 
 
 def advance_changepoint_rows(
-    stores: Stores, universe: Universe, timeframe: Timeframe, first_s: int, end_s: int, now_s: int, series: Sequence[str] = SERIES
+    stores: Stores, universe: Universe, timeframe: Timeframe, first_s: int, end_s: int, now_s: int, names: Sequence[str] = SERIES
 ) -> OpinionSummary:
     """Watch the slots with opens in [first, end) that have no change-point row yet.
 
@@ -120,10 +122,12 @@ def advance_changepoint_rows(
     OpinionError
         When every series failed.
     """
-    return _advance(stores, universe, timeframe, (first_s, end_s), now_s, series, OpinionTable.CHANGEPOINTS, _watch, _fail_changepoints)
+    return _advance(stores, universe, timeframe, (first_s, end_s), now_s, names, OpinionTable.CHANGEPOINTS, _watch, _fail_changepoints)
 
 
-def advance_volatility(stores: Stores, universe: Universe, timeframe: Timeframe, first_s: int, end_s: int, now_s: int) -> OpinionSummary:
+def advance_volatility(
+    stores: Stores, universe: Universe, timeframe: Timeframe, first_s: int, end_s: int, now_s: int, names: Sequence[str] = SERIES
+) -> OpinionSummary:
     """Name the volatility regime of the slots with opens in [first, end) that have no row yet.
 
     Raises
@@ -131,7 +135,7 @@ def advance_volatility(stores: Stores, universe: Universe, timeframe: Timeframe,
     OpinionError
         When every series failed.
     """
-    return _advance(stores, universe, timeframe, (first_s, end_s), now_s, series, OpinionTable.VOLATILITY, _classify, _fail_volatility)
+    return _advance(stores, universe, timeframe, (first_s, end_s), now_s, names, OpinionTable.VOLATILITY, _classify, _fail_volatility)
 
 
 def _advance(

@@ -58,7 +58,7 @@ def fit_models(
     train_end_s: int,
     *,
     stored_s: int | None,
-    series: Collection[str] = SERIES,
+    names: Collection[str] = SERIES,
     fit: Fit = fit_hmm,
 ) -> FitSummary:
     """Fit each series on the bars that closed by `train_end_s`; those with a model of that UTC day are left alone.
@@ -72,7 +72,7 @@ def fit_models(
     """
     libraries = {name: version(name) for name in LIBRARIES}
     summary = FitSummary()
-    for name in (each for each in SERIES if each in series):
+    for name in (each for each in SERIES if each in names):
         began_s = monotonic_s()
         with stores.open() as work:
             preceding = _in_force(work, name, timeframe, train_end_s)
