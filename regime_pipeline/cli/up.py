@@ -1,4 +1,4 @@
-"""`regime up`: database, Dagster web server and daemon."""
+"""`regime up`: database, Dagster web server, daemon and collector."""
 
 from typing import Annotated
 
@@ -14,6 +14,9 @@ def up(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port; unset: the first free one from 3000 on.")] = None,
     daemon: Annotated[bool, typer.Option("--daemon/--no-daemon", help="Run schedules, sensors, queue and backfills.")] = True,
     read_only: Annotated[bool, typer.Option("--read-only", help="Look only: the web server refuses to launch or switch anything.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Bars from the venues of the universe file: history first if there is none, then the collector.")
+    ] = False,
 ) -> None:
     """Start the database, migrate it, serve Dagster's UI and run the schedules; ctrl-C stops all.
 
@@ -21,4 +24,4 @@ def up(
     """
     from regime_pipeline.orchestration.up import UpOptions, run_up
 
-    run_up(load_settings(), UpOptions(host, port, daemon, read_only), typer.echo)
+    run_up(load_settings(), UpOptions(host, port, daemon, read_only, live), typer.echo)

@@ -1,4 +1,4 @@
-"""`regime up`: database, web server and daemon from one command, and none of them left behind by ctrl-C.
+"""`regime up`: database, web server, daemon and with `live` the collector from one command, and none of them left behind by ctrl-C.
 
 The web server takes launch requests from any page open in the same browser (cross-site GET and text/plain POST, any Host header), so it
 binds 127.0.0.1 unless told otherwise, and `read_only` refuses launches and switches altogether.
@@ -24,15 +24,23 @@ from urllib.request import urlopen
 from regime_pipeline.adapters.postgres.connect import database_urls, open_connection
 from regime_pipeline.adapters.postgres.embedded import server_status, stop_server
 from regime_pipeline.adapters.postgres.migrate import SQL_FOLDER, apply_roles, migrate
+from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.clock import monotonic_s
+from regime_pipeline.clock import now_s as read_now_s
 from regime_pipeline.errors import RegimeError
+from regime_pipeline.market.universe import load_universe
 from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, dagster_home, write_home
+from regime_pipeline.services.read_board import load_board
 from regime_pipeline.settings import Settings, child_environment
 
 WORKSPACE: Final = SQL_FOLDER.parent / "workspace.yaml"
 _CLAIMS: Final[list[TextIO]] = []
 FIRST_PORT: Final = 3000
 START_TIMEOUT_S: Final = 180
+REGIME: Final = ["-c", "from regime_pipeline.cli import main; main()"]
+"""Our own command line, by the interpreter that runs us."""
+COMEBACK_S: Final = (1.0, 60.0)
+"""Shortest and longest wait before a dead collector is started again; it doubles while it dies within a minute."""
 STOP_TIMEOUT_S: Final = 20
 """How long a child, and a run under way, may take to end before it is killed; the next run heals what a killed one left."""
 
@@ -54,12 +62,13 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """Where the web server listens (`port` None: the first free one from 3000 on), and what runs."""
+    """Where the web server listens (`port` None: the first free one from 3000 on), what runs, and whether bars come from live venues."""
 
     host: str = "127.0.0.1"
     port: int | None = None
     with_daemon: bool = True
     read_only: bool = False
+    live: bool = False
 
 
 def run_up(settings: Settings, options: UpOptions, say: Say) -> None:
@@ -99,15 +108,25 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         REGIME_HOME=str(settings.home.resolve()),
         REGIME_UNIVERSE=str(settings.universe.resolve()),
         PYTHONUNBUFFERED="1",
+        **({"REGIME_SOURCE": "live"} if options.live else {}),
     )
+    if options.live and _lacks_history(urls.regime, settings):
+        say("no states of the required drivers yet: fetching history from the venues first")
+        _bootstrap(environment, lock, stopped, say)
+        if stopped.is_set():
+            return
     web = ["-m", "dagster_webserver", "-w", str(WORKSPACE), "-h", options.host, "-p", str(port)]
     commands = {"web server": [*web, *(["--read-only"] if options.read_only else [])]}
     if options.with_daemon:
         commands["daemon"] = ["-m", "dagster._daemon", "run", "-w", str(WORKSPACE)]
     children: list[Child] = []
+    collector = Kept("collector", [*REGIME, "collect"], home / "log", environment, lock) if options.live else None
     try:
         for name, command in commands.items():
             children.append(_start(name, command, home / "log", environment, lock))
+        if collector is not None:
+            collector.look(say)
+            say("the collector listens to the venues' streams")
         address = f"http://{options.host}:{port}"
         _wait_until_up(address, children, stopped)
         if not stopped.is_set():
@@ -115,8 +134,71 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
             say(f"logs are in {home / 'log'}; ctrl-C stops all")
         while not stopped.wait(0.5):
             _refuse_dead(children)
+            if collector is not None:
+                collector.look(say)
     finally:
-        _stop(children, say)
+        _stop([*children, *([collector.child] if collector is not None and collector.child is not None else [])], say)
+
+
+@dataclass(slots=True)
+class Kept:
+    """A process that is started again when it ends by itself: the pipeline is right without it, only slower."""
+
+    name: str
+    command: list[str]
+    logs: Path
+    environment: dict[str, str]
+    lock: TextIO
+    child: Child | None = None
+    failures: int = 0
+    started_s: float = 0.0
+    due_s: float = 0.0
+
+    def look(self, say: Say) -> None:
+        """Start it if it is due; notice its end."""
+        now_s = monotonic_s()
+        if self.child is None:
+            if now_s >= self.due_s:
+                self.child, self.started_s = _start(self.name, self.command, self.logs, self.environment, self.lock), now_s
+            return
+        code = self.child.process.poll()
+        if code is None:
+            return
+        shortest, longest = COMEBACK_S
+        self.failures = 1 if now_s - self.started_s >= longest else self.failures + 1
+        wait_s = min(longest, shortest * 2.0 ** min(self.failures - 1, 10))
+        say(f"the {self.name} ended by itself with code {code}; it starts again in {wait_s:g} s. Read {self.child.log}.1")
+        self.child, self.due_s = None, now_s + wait_s
+
+
+def _lacks_history(url: str, settings: Settings) -> bool:
+    """Tell whether a required driver has no state on some timeframe."""
+    universe = load_universe(settings.universe)
+    required = {driver.name for driver in universe.drivers if driver.required}
+    with PostgresStores(url).open() as work:
+        return any(cell.row is None and cell.driver in required for cell in load_board(work, read_now_s()))
+
+
+def _bootstrap(environment: dict[str, str], lock: TextIO, stopped: threading.Event, say: Say) -> None:
+    """Run `regime bootstrap` to its end, or to ours: what it has fetched by then stays."""
+    process = subprocess.Popen(  # noqa: S603  # our own interpreter, no shell
+        [sys.executable, *REGIME, "bootstrap"],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+        pass_fds=(lock.fileno(),),
+    )
+    while process.poll() is None and not stopped.wait(0.2):
+        pass
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    elif process.returncode:
+        say("a degraded start: the minute, hour and day jobs go on trying, and `regime bootstrap` can be run beside them")
 
 
 def _start(name: str, command: list[str], logs: Path, environment: dict[str, str], lock: TextIO) -> Child:
