@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -776,6 +776,18 @@ class Watermark:
     source: str | None
 
 
+class FeedFacts(NamedTuple):
+    """Who gave a series' newest bar, when vendors were last asked and heard, and what is wrong with it; times are epoch seconds."""
+
+    source: str | None
+    asked_s: int | None
+    answered_s: int | None
+    open_gaps: int
+    vendor_gaps: int
+    quarantined: int
+    revised: int
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A missing bar that vendors are asked for: `attempts` answers had its neighbours and not it; times are epoch seconds."""
@@ -823,6 +835,10 @@ class QualityStore(Protocol):
 
     def load_scores(self, bars: Sequence[tuple[str, Timeframe, int]]) -> list[float]:
         """Load the score of each (series, timeframe, open time)."""
+        ...
+
+    def load_feeds(self, since_s: int) -> "dict[tuple[str, Timeframe], FeedFacts]":
+        """Load what is known of the feed of each series and timeframe; bars refused and revised are counted from `since_s` on."""
         ...
 
     def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:

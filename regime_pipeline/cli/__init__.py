@@ -8,6 +8,7 @@ from regime_pipeline.cli.alerts import alerts_app
 from regime_pipeline.cli.bootstrap import bootstrap
 from regime_pipeline.cli.collect import collect
 from regime_pipeline.cli.config import config_app
+from regime_pipeline.cli.data import data_app
 from regime_pipeline.cli.db import db_app
 from regime_pipeline.cli.demo import demo
 from regime_pipeline.cli.doctor import doctor
@@ -15,6 +16,7 @@ from regime_pipeline.cli.drivers import drivers
 from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.sim import sim
+from regime_pipeline.cli.status import status
 from regime_pipeline.cli.trend import trend_app
 from regime_pipeline.cli.up import up
 from regime_pipeline.cli.venues import venues_app
@@ -23,6 +25,7 @@ from regime_pipeline.errors import RegimeError
 app = typer.Typer(name="regime", no_args_is_help=True, pretty_exceptions_enable=False, help="The regime pipeline, from bars to levers.")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
 app.add_typer(db_app, name="db")
 app.add_typer(levers_app, name="levers")
 app.add_typer(trend_app, name="trend")
@@ -34,6 +37,7 @@ app.command()(doctor)
 app.command()(drivers)
 app.command()(replay)
 app.command()(sim)
+app.command()(status)
 app.command()(up)
 
 

@@ -12,7 +12,7 @@ from regime_pipeline.adapters.postgres import bulk
 from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.validity import Validity
-from regime_pipeline.ports import Gap, Watermark
+from regime_pipeline.ports import FeedFacts, Gap, Watermark
 
 _SUSPECT_REASONS: Final = ("outlier", "disagrees", "wrong_unit")
 _PARTS: Final = ("score", "gaps", "flat", "outliers", "agreement", "parts")
@@ -158,6 +158,23 @@ class PostgresQuality:
             ([name for name, _, _ in bars], [timeframe.value for _, timeframe, _ in bars], [at_s for _, _, at_s in bars]),
         )
         return [score for (score,) in rows]
+
+    def load_feeds(self, since_s: int) -> dict[tuple[str, Timeframe], FeedFacts]:
+        """Load what is known of the feed of each series and timeframe; bars refused and revised are counted from `since_s` on."""
+        rows = self._conn.execute(
+            "with gap as (select series, timeframe, count(distinct timestamp) filter (where reason <> 'vendor_none') as open,"
+            " count(distinct timestamp) filter (where reason = 'vendor_none') as own from bar_gaps where resolved_at is null"
+            " group by 1, 2),"
+            " refused as (select series, timeframe, count(*) as n from bar_quarantine where detected_at >= to_timestamp(%s)"
+            " and reason <> 'confirmed' group by 1, 2),"
+            " revised as (select series, timeframe, count(*) as n from bar_revisions where revised_at >= to_timestamp(%s) group by 1, 2)"
+            " select series, timeframe, w.source, extract(epoch from w.last_asked_at)::bigint,"
+            " extract(epoch from w.last_answered_at)::bigint, coalesce(gap.open, 0), coalesce(gap.own, 0), coalesce(refused.n, 0),"
+            " coalesce(revised.n, 0) from ingest_watermarks as w full join gap using (series, timeframe)"
+            " full join refused using (series, timeframe) full join revised using (series, timeframe)",
+            (since_s, since_s),
+        )
+        return {(series, Timeframe(timeframe)): FeedFacts(*facts) for series, timeframe, *facts in rows}
 
     def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:
         """Load the open gaps of some or all series in [start, end), by series and time."""
