@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,8 @@ from regime_pipeline.simulation.wire import Api, Damage, WireBar, undamaged
 # How far a bar that will be revised is on the way to its final values.
 _EARLY: Final = 0.9
 _WHOLE: Final = 2.0**64
+_NULL_KINDS: Final = frozenset({FaultKind.NULL_FIELD})
+_GAP_KINDS: Final = frozenset({FaultKind.VENDOR_GAP})
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class FaultBoard:
         self._listings: list[Listing] = []
         self._seen_bars: set[tuple[int, Listing, int]] = set()
         self._storms_until_s: dict[Api, float] = {}
+        # Asked for with every request.
+        self._matching, self._bar_of = cache(self._find_matching), cache(self._draw_bar)
 
     def list_bars_of(self, listings: Sequence[Listing]) -> None:
         """Learn what the venues list: a fault of single bars draws its bar from these."""
@@ -68,7 +73,7 @@ class FaultBoard:
 
     def loses_field(self, call: Call, now_s: float) -> bool:
         """Tell whether an answer without bars has a null in it."""
-        return any(self._due({FaultKind.NULL_FIELD}, call, now_s))
+        return any(self._due(_NULL_KINDS, call, now_s))
 
     def damage(self, truth: Truth, call: Call, now_s: float) -> Damage:
         """Give what happens to the bars of an answer; a fault that finds no bar to work on waits for the next one."""
@@ -103,7 +108,7 @@ class FaultBoard:
     def is_gap(self, listing: Listing, timeframe: Timeframe, ts_s: IntArray) -> BoolArray:
         """Tell which bars the venue never has."""
         found = np.zeros(len(ts_s), dtype=np.bool_)
-        for _, hit in self._bar_faults({FaultKind.VENDOR_GAP}, listing, timeframe, ts_s):
+        for _, hit in self._bar_faults(_GAP_KINDS, listing, timeframe, ts_s):
             found |= hit
         return found
 
@@ -122,15 +127,15 @@ class FaultBoard:
                 kept &= ~hit
         return _as_of(closed, done)[kept]
 
-    def _due(self, kinds: frozenset[FaultKind] | set[FaultKind], call: Call, now_s: float) -> Iterator[Fault]:
+    def _due(self, kinds: frozenset[FaultKind], call: Call, now_s: float) -> Iterator[Fault]:
         """Go through the faults of some kinds that are due, each hit as it is taken."""
         for at, fault in self._matching(kinds, call):
             if self._is_due(at, fault, now_s):
                 self._hit(at, fault)
                 yield fault
 
-    def _matching(self, kinds: frozenset[FaultKind] | set[FaultKind], call: Call) -> Iterator[tuple[int, Fault]]:
-        return ((at, fault) for at, fault in enumerate(self.script.faults) if fault.kind in kinds and fault.matches(call))
+    def _find_matching(self, kinds: frozenset[FaultKind], call: Call) -> list[tuple[int, Fault]]:
+        return [(at, fault) for at, fault in enumerate(self.script.faults) if fault.kind in kinds and fault.matches(call)]
 
     def _is_due(self, at: int, fault: Fault, now_s: float) -> bool:
         """Count a match, and tell whether it is one that the fault's rule takes."""
@@ -156,7 +161,7 @@ class FaultBoard:
         self.counts[fault.kind] += 1
 
     def _bar_faults(
-        self, kinds: frozenset[FaultKind] | set[FaultKind], listing: Listing, timeframe: Timeframe, ts_s: IntArray
+        self, kinds: frozenset[FaultKind], listing: Listing, timeframe: Timeframe, ts_s: IntArray
     ) -> Iterator[tuple[int, BoolArray]]:
         """Find the bars of a window that some kinds of fault happen to; the same whoever asks, and when."""
         if not len(ts_s) or int(ts_s[-1]) < self._start_s:
@@ -180,11 +185,12 @@ class FaultBoard:
         every_s = fault.every_s or 1
         # A bar that opens just before a period may be the one drawn in it: its end is inside.
         periods = range(max(int(since_s[0]) // every_s, 0), max(int(since_s[-1]) + timeframe.seconds, 0) // every_s + 1)
-        drawn = [self._bar_of(at, fault, timeframe, period) for period in periods if fault.max_count is None or period < fault.max_count]
+        drawn = [self._bar_of(at, timeframe, period) for period in periods if fault.max_count is None or period < fault.max_count]
         return inside & np.isin(ts_s, [bar_s for of, bar_s in drawn if of == listing])
 
-    def _bar_of(self, at: int, fault: Fault, timeframe: Timeframe, period: int) -> tuple[Listing, int]:
+    def _draw_bar(self, at: int, timeframe: Timeframe, period: int) -> tuple[Listing, int]:
         """Draw the one bar that a fault happens to in a period."""
+        fault = self.script.faults[at]
         listings = [each for each in self._listings if self._may_list(fault, each)]
         every_s = fault.every_s or 1
         offset_s = draw(self._seed, at, "when", period) % every_s

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from regime_pipeline.market.buckets import CapObservation
-from regime_pipeline.market.universe import Instrument, Universe
+from regime_pipeline.market.universe import Universe
 from regime_pipeline.simulation.answers import Answer, Call
 from regime_pipeline.simulation.truth import Truth
 from regime_pipeline.simulation.wire import Api
@@ -23,6 +23,7 @@ _TOTAL_USD: Final = 3e12
 _MAX_PER_PAGE: Final = 250
 _MAX_DAYS: Final = 4000
 _HOURLY_DAYS: Final = 90
+_INTERVALS_S: Final = {"5m": 300, "hourly": 3600, "daily": _DAY_S}
 _DOMINANCES: Final = {"btc": "BTC.d", "usdt": "USDT.d"}
 
 
@@ -50,7 +51,7 @@ def answer(truth: Truth, universe: Universe, call: Call, query: Mapping[str, str
         case "global/market_cap_chart":
             times_s = _last_days(query, refreshed_s, {1: 3600})
             market = _Market(truth, universe, times_s)
-            caps = [[1000 * at_s, market.total_usd(at_s)] for at_s in times_s]
+            caps = [[1000 * at_s, market.total_usd(at_s)] for at_s in times_s if market.share_pct("BTC.d", at_s) is not None]
             return Answer({"market_cap_chart": {"market_cap": caps, "volume": [[at_ms, 0.0] for at_ms, _ in caps]}})
         case "coins/id/market_chart":
             return _coin_chart(truth, universe, call, _last_days(query, refreshed_s, {1: 300, 90: 3600}))
@@ -64,7 +65,7 @@ class _Market:
 
     def __init__(self, truth: Truth, universe: Universe, times_s: Sequence[int]) -> None:
         self._truth = truth
-        self.contracts = {coingecko_id(each): each.contract for each in universe.instruments()}
+        self.contracts = {each.coingecko_id: each.contract for each in universe.instruments() if each.coingecko_id}
         self._caps: Mapping[str, Sequence[CapObservation]] = {}
         if times_s:
             self._caps = truth.source.fetch_market_caps(times_s[0] - _CAP_AGE_S, times_s[-1] + 1)
@@ -95,11 +96,6 @@ class _Market:
         driver = "USDT.d" if coin_id == _TETHER else "BTC.d" if contract == "BTC" else None
         percent = self._truth.dominance(driver, at_s) if driver else None
         return self.total_usd(at_s) * (percent / 100) if percent is not None else self.known_usd(contract or "", at_s)
-
-
-def coingecko_id(instrument: Instrument) -> str:
-    """Name an instrument as CoinGecko does: as the universe says, else its contract in lower case."""
-    return getattr(instrument, "coingecko_id", None) or instrument.contract.lower()
 
 
 def _overview(market: _Market, at_s: int, *, is_null: bool) -> dict[str, Any]:
@@ -147,16 +143,21 @@ def _coin_chart(truth: Truth, universe: Universe, call: Call, times_s: Sequence[
     market, coin_id = _Market(truth, universe, times_s), call.symbol or ""
     if coin_id != _TETHER and coin_id not in market.contracts:
         return Answer({"error": "coin not found"}, 404)
-    caps = [[1000 * at_s, market.cap_usd(coin_id, at_s)] for at_s in times_s]
-    prices = [[1000 * at_s, market.price_usd(coin_id, at_s)] for at_s in times_s]
-    return Answer({"prices": prices, "market_caps": caps, "total_volumes": [[at_ms, 0.0] for at_ms, _ in caps]})
+    caps = {at_s: cap for at_s in times_s if (cap := market.cap_usd(coin_id, at_s)) is not None}
+    return Answer(
+        {
+            "prices": [[1000 * at_s, market.price_usd(coin_id, at_s)] for at_s in caps],
+            "market_caps": [[1000 * at_s, cap] for at_s, cap in caps.items()],
+            "total_volumes": [[1000 * at_s, 0.0] for at_s in caps],
+        }
+    )
 
 
 def _last_days(query: Mapping[str, str], now_s: int, steps_s: Mapping[int, int]) -> list[int]:
     """Space the points of the last `days`: each step holds up to that many days, daily beyond, always with the newest one."""
     text = query.get("days", "1")
     days = int(text) if text.isdecimal() else _MAX_DAYS
-    step_s = next((step for up_to, step in steps_s.items() if days <= up_to), _DAY_S)
+    step_s = _INTERVALS_S.get(query.get("interval", ""), next((step for up_to, step in steps_s.items() if days <= up_to), _DAY_S))
     return [*range(-(-(now_s - days * _DAY_S) // step_s) * step_s, now_s, step_s), now_s]
 
 

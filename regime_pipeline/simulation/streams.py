@@ -45,15 +45,19 @@ class Stream(ABC):
         self._told: list[Any] = []
 
     async def run(self, ws: web.WebSocketResponse) -> None:
-        """Serve the connection until the client leaves."""
-        pump = asyncio.create_task(self._pump(ws))
+        """Serve the connection until the client leaves or a fault ends it."""
+        tasks = [asyncio.create_task(self._listen(ws)), asyncio.create_task(self._tell(ws, self.clock.now_s()))]
         try:
-            async for message in ws:
-                if message.type is WSMsgType.TEXT:
-                    for reply in self.hear(message.data):
-                        await ws.send_str(json.dumps(reply))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            pump.cancel()
+            for task in tasks:
+                task.cancel()
+            endings = await asyncio.gather(*tasks, return_exceptions=True)
+            await ws.close(code=WSCloseCode.GOING_AWAY)
+        for ending in endings:
+            # A client may leave while it is being told something; anything else is an error of ours.
+            if isinstance(ending, Exception) and not isinstance(ending, ConnectionError):
+                raise ending
 
     @abstractmethod
     def hear(self, text: str) -> Iterable[Any]:
@@ -81,16 +85,20 @@ class Stream(ABC):
         seen = self.truth.seen(feed.listing, feed.timeframe, start_s, int(now_s) + 1, now_s)
         return [(bar, bar.ts_s + length_s <= now_s) for bar in wire_bars(feed.listing.symbol, feed.timeframe, seen)]
 
-    async def _pump(self, ws: web.WebSocketResponse) -> None:
-        before_s = self.clock.now_s()
-        while not ws.closed:
+    async def _listen(self, ws: web.WebSocketResponse) -> None:
+        async for message in ws:
+            if message.type is WSMsgType.TEXT:
+                for reply in self.hear(message.data):
+                    await ws.send_str(json.dumps(reply))
+
+    async def _tell(self, ws: web.WebSocketResponse, before_s: float) -> None:
+        while True:
             await asyncio.sleep(_pause_s(self.clock.speed))
             now_s = self.clock.now_s()
             if now_s // TICK_S == before_s // TICK_S:
                 continue
             messages = self._spoil(list(self.news(before_s, now_s)), now_s)
             if messages is None:
-                await ws.close(code=WSCloseCode.GOING_AWAY)
                 return
             for message in messages:
                 await ws.send_str(json.dumps(message))
@@ -175,9 +183,11 @@ class BinanceStream(Stream):
                 self.feeds[feed] = None
 
     def hear(self, text: str) -> Iterable[Any]:
-        """Acknowledge SUBSCRIBE and UNSUBSCRIBE; names of streams that do not exist are passed over, as Binance does."""
+        """Take SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS; names of streams that do not exist are passed over, as Binance does."""
         message = _read_object(text)
         names, request_id = message.get("params"), message.get("id")
+        if message.get("method") == "LIST_SUBSCRIPTIONS":
+            return [{"result": [_name(feed.listing.symbol, feed.timeframe) for feed in self.feeds], "id": request_id}]
         if message.get("method") not in {"SUBSCRIBE", "UNSUBSCRIBE"} or not isinstance(names, list):
             return [{"error": {"code": 2, "msg": "Invalid request: unknown method or parameters"}, "id": request_id}]
         feeds = [feed for name in names if (feed := self._feed(str(name)))]
@@ -191,12 +201,16 @@ class BinanceStream(Stream):
     def spell(self, bar: WireBar, now_s: float, *, is_closed: bool) -> dict[str, Any]:
         """Spell an event; a combined stream wraps it with its name."""
         event = binance_event(self.api, bar, int(1000 * now_s), is_closed=is_closed)
-        return {"stream": f"{bar.symbol.lower()}@kline_{bar.timeframe}", "data": event} if self._is_combined else event
+        return {"stream": _name(bar.symbol, bar.timeframe), "data": event} if self._is_combined else event
 
     def _feed(self, name: str) -> Feed | None:
         symbol, _, kind = name.partition("@")
         listing, interval = self.truth.listings(self.api).get(symbol.upper()), kind.removeprefix("kline_")
         return Feed(listing, Timeframe(interval)) if listing and interval in set(Timeframe) else None
+
+
+def _name(symbol: str, timeframe: Timeframe) -> str:
+    return f"{symbol.lower()}@kline_{timeframe}"
 
 
 def _read_object(text: str) -> dict[str, Any]:
