@@ -147,9 +147,9 @@ def judge_collector(heartbeats: Sequence[Heartbeat], now_s: int) -> Iterator[Ale
 def judge_jobs(outcomes: Sequence[JobOutcome]) -> Iterator[Alert]:
     """Tell of every job that fails, or failed a few minutes ago; critical after three failures in a row."""
     for each in outcomes:
-        text = f"{each.job}: {each.failures} failed in a row, the last (run {each.run_id[:8]}) at {_spell(each.failed_s)}: {each.error}"
+        text = f"{each.failures} failed in a row, the last (run {each.run_id[:8]}) at {_spell(each.failed_s)}: {each.error}"
         if each.failures == 0:
-            text = f"{each.job} failed at {_spell(each.failed_s)} (run {each.run_id[:8]}) and has succeeded since: {each.error}"
+            text = f"run {each.run_id[:8]} failed at {_spell(each.failed_s)}, the job has succeeded since: {each.error}"
         yield Alert(AlertKind.RUN_FAILURE, each.job, _severity(each.failures >= MANY_FAILURES), text, each.failed_s)
 
 

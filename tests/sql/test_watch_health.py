@@ -325,7 +325,7 @@ def test_failed_runs_failed_checks_silent_daemons_and_a_swollen_history(
         ("opened", "run_failure", "prune_history"),
     ]
     told = {alert.kind: alert.summary for alert in summary.found}
-    assert "prune_history: 1 failed in a row" in told[AlertKind.RUN_FAILURE]
+    assert "1 failed in a row" in told[AlertKind.RUN_FAILURE]
     assert told[AlertKind.RUN_FAILURE].endswith("no room")
     assert "check grid of bars found 3 faults" in told[AlertKind.CHECK_FAILURE]
     assert not summary.is_well

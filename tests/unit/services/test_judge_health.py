@@ -126,7 +126,7 @@ def test_a_failing_job_is_critical_after_three_failures_in_a_row() -> None:
 
     assert outcome(2).severity is Severity.WARNING
     assert outcome(3).severity is Severity.CRITICAL
-    assert outcome(0).summary.endswith("and has succeeded since: boom")
+    assert outcome(0).summary.endswith("the job has succeeded since: boom")
 
 
 def test_a_failed_check_is_critical_and_names_table_check_and_faults() -> None:
