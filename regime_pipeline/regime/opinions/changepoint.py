@@ -40,8 +40,8 @@ _SHORT_HISTORY: Final = Status.SHORT_HISTORY.code
 _P, _MU, _KAPPA, _ALPHA, _BETA = range(5)
 _FIELDS: Final = 5
 _KEEP: Final = 1.0 - HAZARD
-_Z, _CP_PROB, _EXPECTED, _MODE, _MODE_PROB, _N_OBS, _LEVEL, _ALERT_SINCE = range(8)
-_ROW: Final = 8
+_CP_PROB, _EXPECTED, _MODE_PROB = range(3)
+_MODE, _N_OBS, _LEVEL, _ALERT_SINCE = range(4)
 
 
 class Level(StrEnum):
@@ -125,7 +125,7 @@ def _grow(run: FloatArray, r: int, to: int, x: float) -> None:
 
 
 @kernel
-def _describe(p: FloatArray, n_obs: int, out: FloatArray) -> None:
+def _describe(p: FloatArray, n_obs: int, numbers: FloatArray, codes: IntArray) -> None:
     """Write young mass, expected run length, mode and its probability."""
     size = min(n_obs, MAX_RUN) + 1
     young = 0.0
@@ -138,10 +138,11 @@ def _describe(p: FloatArray, n_obs: int, out: FloatArray) -> None:
         if p[r] > p[mode]:
             mode = r
     # sums of a distribution may end a rounding above what a probability and a run length can be
-    out[_CP_PROB] = min(young, 1.0)
-    out[_EXPECTED] = min(expected, 1.0 * MAX_RUN)
-    out[_MODE] = mode
-    out[_MODE_PROB] = p[mode]
+    numbers[_CP_PROB] = min(young, 1.0)
+    numbers[_EXPECTED] = min(expected, 1.0 * MAX_RUN)
+    numbers[_MODE_PROB] = p[mode]
+    codes[_MODE] = mode
+    codes[_N_OBS] = n_obs
 
 
 @kernel
@@ -154,10 +155,11 @@ def _set_to_prior(run: FloatArray) -> None:
 
 
 @kernel
-def _advance(run: FloatArray, counts: IntArray, ts_s: IntArray, z: FloatArray, weights: FloatArray, out: FloatArray) -> None:
+def _advance(
+    run: FloatArray, counts: IntArray, ts_s: IntArray, z: FloatArray, weights: FloatArray, numbers: FloatArray, codes: IntArray
+) -> None:
     """Take every slot in turn. counts = (observations, missing slots in a row, start of the running alert), changed in place."""
     for i in range(z.size):
-        row = out[i]
         if not np.isnan(z[i]):
             _observe(run, counts[0], z[i], weights)
             counts[0] += 1
@@ -168,23 +170,22 @@ def _advance(run: FloatArray, counts: IntArray, ts_s: IntArray, z: FloatArray, w
                 _set_to_prior(run)
                 counts[0] = 0
                 counts[2] = NO_TIME
-        _describe(run[_P], counts[0], row)
-        row[_Z] = z[i]
-        row[_N_OBS] = counts[0]
-        row[_ALERT_SINCE] = NO_TIME
+        row, code = numbers[i], codes[i]
+        _describe(run[_P], counts[0], row, code)
+        code[_ALERT_SINCE] = NO_TIME
         if np.isnan(z[i]):
-            row[_LEVEL] = _UNKNOWN
+            code[_LEVEL] = _UNKNOWN
             row[_CP_PROB] = np.nan
         elif counts[0] < WARM_UP:
-            row[_LEVEL] = _WARMING
+            code[_LEVEL] = _WARMING
             row[_CP_PROB] = np.nan
         elif row[_CP_PROB] >= ALERT_PROB:
-            row[_LEVEL] = _URGENT if row[_CP_PROB] >= URGENT_PROB else _ALERT
+            code[_LEVEL] = _URGENT if row[_CP_PROB] >= URGENT_PROB else _ALERT
             if counts[2] == NO_TIME:
                 counts[2] = ts_s[i]
-            row[_ALERT_SINCE] = counts[2]
+            code[_ALERT_SINCE] = counts[2]
         else:
-            row[_LEVEL] = _NONE
+            code[_LEVEL] = _NONE
             counts[2] = NO_TIME
 
 
@@ -332,6 +333,23 @@ def restore_changepoint_state(
     return ChangepointState(ts_s, n_obs, missing_run, alert_since_s, run)
 
 
+# Compiled, since numpy's own calls would cost a live bar more than its arithmetic does.
+@kernel
+def _are_consecutive(ts_s: IntArray, bar_s: int) -> bool:
+    for i in range(ts_s.size):  # noqa: SIM110  # a generator does not compile
+        if ts_s[i] % bar_s != 0 or (i > 0 and ts_s[i] - ts_s[i - 1] != bar_s):
+            return False
+    return True
+
+
+@kernel
+def _are_bounded(z: FloatArray) -> bool:
+    for x in z:  # noqa: SIM110
+        if abs(x) > MAX_Z:
+            return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangepointRows:
     """One row per slot, arrays of shape (n_slots,).
@@ -372,26 +390,26 @@ def advance_changepoints(state: ChangepointState, ts_s: IntArray, z: FloatArray,
     """
     if ts_s.shape != z.shape or ts_s.ndim != 1:
         raise CallerError(f"ts_s had shape {ts_s.shape} and z {z.shape}: hand over one z per slot, NaN where missing")
-    if bar_s <= 0 or (ts_s % bar_s).any() or (np.diff(ts_s) != bar_s).any():
+    if bar_s <= 0 or not _are_consecutive(ts_s, bar_s):
         raise CallerError(f"slots must be consecutive multiples of {bar_s} s, missing ones included with z NaN")
     if ts_s.size and state.ts_s is not None and ts_s[0] != state.ts_s + bar_s:
         raise CallerError(f"first slot was {ts_s[0]}, the state ends at {state.ts_s}: continue at {state.ts_s + bar_s}")
-    if (np.abs(z) > MAX_Z).any():
+    if not _are_bounded(z):
         raise CallerError("a z was infinite or beyond 1e50: hand over standardised returns, NaN where there is none")
     run = state.run.copy()
     counts = np.array([state.n_obs, state.missing_run, NO_TIME if state.alert_since_s is None else state.alert_since_s])
-    out = np.empty((z.size, _ROW))
-    _advance(run, counts, ts_s, z, np.empty(MAX_RUN + 1), out)
+    numbers, codes = np.empty((z.size, 3)), np.empty((z.size, 4), dtype=np.int64)
+    _advance(run, counts, ts_s, z, np.empty(MAX_RUN + 1), numbers, codes)
     rows = ChangepointRows(
         ts_s=ts_s,
-        z=out[:, _Z],
-        cp_prob=out[:, _CP_PROB],
-        expected_run=out[:, _EXPECTED],
-        run_mode=out[:, _MODE].astype(np.int64),
-        mode_prob=out[:, _MODE_PROB],
-        n_obs=out[:, _N_OBS].astype(np.int64),
-        level=out[:, _LEVEL].astype(np.int64),
-        alert_since_s=out[:, _ALERT_SINCE].astype(np.int64),
+        z=z,
+        cp_prob=numbers[:, _CP_PROB],
+        expected_run=numbers[:, _EXPECTED],
+        run_mode=codes[:, _MODE],
+        mode_prob=numbers[:, _MODE_PROB],
+        n_obs=codes[:, _N_OBS],
+        level=codes[:, _LEVEL],
+        alert_since_s=codes[:, _ALERT_SINCE],
     )
     last_s = int(ts_s[-1]) if ts_s.size else state.ts_s
     return rows, ChangepointState(last_s, int(counts[0]), int(counts[1]), None if counts[2] == NO_TIME else int(counts[2]), run)
