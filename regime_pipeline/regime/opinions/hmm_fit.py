@@ -159,7 +159,8 @@ def fit_with_hmmlearn(z: FloatArray, lengths: IntArray, seed: int) -> Restart:
     from threadpoolctl import threadpool_limits
 
     model = GaussianHMM(N_STATES, "diag", n_iter=MAX_ITERATIONS, tol=TOLERANCE, random_state=seed)
-    # One thread: k-means adds up its chunks in the order in which threads finish, and equal data would not give an equal model.
+    # One thread: the sums of k-means depend on how its chunks fall to threads, and the same bars gave another model on another number
+    # of cores.
     # A degenerate start warns in many ways; what it yields is judged below, so the words add nothing.
     with threadpool_limits(1), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -41,11 +41,6 @@ class Label(StrEnum):
         """0, 1, 2 in the order of a triple; 3 for unknown."""
         return LABELS.index(self)
 
-    @property
-    def is_directional(self) -> bool:
-        """Tell whether it is bearish or bullish."""
-        return self in {Label.BEARISH, Label.BULLISH}
-
 
 LABELS: Final = tuple(Label)
 UNKNOWN_CODE: Final = 3

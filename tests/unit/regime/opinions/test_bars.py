@@ -32,6 +32,12 @@ def test_a_bar_without_volume_counts() -> None:
     assert len(OpinionBars.take(H1, raw)) == 3
 
 
+@pytest.mark.parametrize(("end_s", "n"), [(0, 0), (3599, 0), (3600, 1), (7199, 1), (4 * 3600, 4), (9 * 3600, 4)])
+def test_bars_until_an_instant_are_those_that_closed_by_then(end_s: int, n: int) -> None:
+    bars = walk(4)
+    assert bars.until(START_S + end_s).ts_s.tolist() == bars.ts_s[:n].tolist()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

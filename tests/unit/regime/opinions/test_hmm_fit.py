@@ -352,3 +352,16 @@ def test_training_labels_restart_after_a_long_gap(model: HmmModel, rows: Trainin
 def test_what_is_no_model_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(a_model(), **changes)
+
+
+def test_only_a_fit_pays_for_the_heavy_imports() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, regime_pipeline.regime.opinions.hmm_fit, regime_pipeline.regime.opinions.survival\n"
+        "import regime_pipeline.regime.opinions.consensus\n"
+        "print([name for name in ('hmmlearn', 'sklearn', 'pandas') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

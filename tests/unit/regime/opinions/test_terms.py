@@ -29,7 +29,7 @@ E6 = {
 
 def test_labels_are_coded_in_the_order_of_a_triple() -> None:
     assert [label.code for label in LABELS] == [0, 1, 2, UNKNOWN_CODE]
-    assert [label for label in LABELS if label.is_directional] == [Label.BEARISH, Label.BULLISH]
+    assert LABELS[:3] == (Label.BEARISH, Label.RANGING, Label.BULLISH)
 
 
 def test_statuses_keep_the_order_in_which_the_first_is_stored() -> None:
