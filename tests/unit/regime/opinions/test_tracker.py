@@ -33,7 +33,7 @@ def told(found: list[Transition]) -> list[tuple[str, int, int]]:
     letter = {label: name for name, label in LETTERS.items()}
     return [
         (
-            letter[each.from_label] + letter[each.to_label],
+            f"{letter[each.from_label]}>{letter[each.to_label]}",
             (each.first_bar_s - START_S) // HOUR_S,
             (each.confirmed_bar_s - START_S) // HOUR_S,
         )
