@@ -62,7 +62,7 @@ def parse_candles(
     """
     kept = [row for at, row in enumerate(rows) if at == 0 or row != rows[at - 1]]
     try:
-        columns = [read_candle(row, symbol, timeframe) for row in kept]
+        columns = [_read_candle(row, symbol, timeframe) for row in kept]
     except ValueError as error:
         refuse(venue, what, f"had {error}")
     except (KeyError, TypeError) as error:
@@ -76,7 +76,7 @@ def parse_candles(
     return RawBars([ts // 1000 for ts in ts_ms], *values)  # type: ignore[arg-type]  # RawBars makes arrays of its columns
 
 
-def read_candle(row: Mapping[str, Any], symbol: str, timeframe: Timeframe) -> tuple[int, float, float, float, float, float]:
+def _read_candle(row: Mapping[str, Any], symbol: str, timeframe: Timeframe) -> tuple[int, float, float, float, float, float]:
     """Read one candle object, of REST or of the stream: open time in ms, open, high, low, close, quote volume.
 
     Raises
