@@ -162,11 +162,13 @@ def judge_checks(checks: Sequence[FailedCheck]) -> Iterator[Alert]:
 
 
 def judge_daemons(beats: Mapping[str, int], now_s: int) -> Iterator[Alert]:
-    """Find daemons of Dagster that give no sign; an instance whose daemon never ran has none."""
-    for daemon, beat_s in beats.items():
-        if now_s - beat_s > DAEMON_SILENT_S:
-            text = f"Dagster's {daemon} daemon has given no sign for {spell_duration(now_s - beat_s)}"
-            yield Alert(AlertKind.DAEMON_SILENT, daemon.lower(), Severity.CRITICAL, text, beat_s)
+    """Find daemons of Dagster that give no sign: one alert, since they die together; an instance whose daemon never ran has none."""
+    silent = {daemon.lower(): beat_s for daemon, beat_s in sorted(beats.items()) if now_s - beat_s > DAEMON_SILENT_S}
+    if silent:
+        since_s = min(silent.values())
+        who = "all" if len(silent) == len(beats) else ", ".join(silent)
+        text = f"Dagster's daemons have given no sign for {spell_duration(now_s - since_s)}: {who}"
+        yield Alert(AlertKind.DAEMON_SILENT, "dagster", Severity.CRITICAL, text, since_s)
 
 
 def judge_flags(flags: Sequence[SilentFlag]) -> Iterator[Alert]:

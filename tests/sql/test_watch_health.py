@@ -320,7 +320,7 @@ def test_failed_runs_failed_checks_silent_daemons_and_a_swollen_history(
     summary = world.look(now_s, with_slow=True)
     assert sorted(world.told()) == [
         ("opened", "check_failure", "bars:grid"),
-        ("opened", "daemon_silent", "sensor"),
+        ("opened", "daemon_silent", "dagster"),
         ("opened", "dagster_size", "dagster"),
         ("opened", "run_failure", "prune_history"),
     ]

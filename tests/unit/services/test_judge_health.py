@@ -135,9 +135,15 @@ def test_a_failed_check_is_critical_and_names_table_check_and_faults() -> None:
     assert "found 3 faults" in alert.summary
 
 
-def test_a_daemon_is_dead_after_five_minutes() -> None:
-    assert list(judge.judge_daemons({"SENSOR": NOW_S - 300}, NOW_S)) == []
-    assert only(judge.judge_daemons({"SENSOR": NOW_S - 301}, NOW_S)).scope == "sensor"
+def test_a_daemon_is_dead_after_five_minutes_and_those_that_die_together_are_one_alert() -> None:
+    beats = {"SENSOR": NOW_S - 300, "SCHEDULER": NOW_S - 300}
+    assert list(judge.judge_daemons(beats, NOW_S)) == []
+    beats["SENSOR"] -= 1
+    alert = only(judge.judge_daemons(beats, NOW_S))
+    assert (alert.summary, alert.since_s) == ("Dagster's daemons have given no sign for 5 min: sensor", NOW_S - 301)
+    beats["SCHEDULER"] -= 60
+    alert = only(judge.judge_daemons(beats, NOW_S))
+    assert (alert.summary, alert.since_s) == ("Dagster's daemons have given no sign for 6 min: all", NOW_S - 360)
 
 
 def test_silent_flags_of_a_series_are_one_alert() -> None:
