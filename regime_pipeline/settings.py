@@ -5,10 +5,11 @@ Every field can be set by `REGIME_<FIELD NAME IN CAPITALS>`; the generated table
 
 import os
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from regime_pipeline.errors import ConfigError
 
@@ -56,7 +57,25 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     dead_man_url: SecretStr | None = Field(
         None, description="Address that is asked once a minute while all is well; the service behind it warns when that stops."
     )
+    opinions_enabled: bool = Field(True, description="Whether the second opinions are computed; nothing of the trading path needs them.")
+    throttle_enabled: bool = Field(
+        False, description="Whether the risk throttle may make entries smaller; needs opinions_enabled and the three fields below."
+    )
+    throttle_evaluation: str | None = Field(None, description="Id of the stored evaluation that the throttle is switched on for.")
+    throttle_approver: str | None = Field(None, description="Who approved switching the throttle on.")
+    throttle_approved_on: date | None = Field(None, description="Day of that approval, as 2026-01-31.")
     shared: Path = Field(Path("../shared"), description="Reference data for tests and benchmarks; never needed by the product.")
+
+    @model_validator(mode="after")
+    def _throttle_has_grounds(self) -> "Settings":
+        grounds = (self.throttle_evaluation, self.throttle_approver, self.throttle_approved_on)
+        if self.throttle_enabled and not (self.opinions_enabled and all(grounds)):
+            msg = (
+                "throttle_enabled was true without opinions_enabled, throttle_evaluation, throttle_approver and throttle_approved_on;"
+                " name the evaluation (`regime opinions evaluate`), the approver and the day, or leave the throttle off"
+            )
+            raise ValueError(msg)
+        return self
 
 
 def load_settings(env: Mapping[str, str] | None = None) -> Settings:
@@ -78,6 +97,8 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         return Settings.model_validate({key: value for key, value in given.items() if value != ""})
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # a rule about several settings together
+            raise ConfigError(f"{first['msg'].removeprefix('Value error, ')}.") from error
         name = ENV_PREFIX + str(first["loc"][0]).upper()
         raise ConfigError(f"{name} was {first['input']!r}: {first['msg']}. Correct the variable or unset it.") from error
 
