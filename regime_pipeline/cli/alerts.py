@@ -141,15 +141,13 @@ def _look(settings: Settings, now_s: int, *, with_slow: bool) -> "WatchSummary":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's about what it marks beta: of no concern to who watches
         from regime_pipeline.definitions import defs
-        from regime_pipeline.orchestration.health import watch_once
-        from regime_pipeline.orchestration.instance import open_instance
+        from regime_pipeline.orchestration.health import watch_from_outside
 
         if settings.database_url is None and (state := server_status(settings.home).state) != "running":
             # opening it would start it: whoever stopped it wants to be asked
             raise DatabaseError(f"the embedded server is {state}. Start it with `regime up`, or `regime db start`.")
         open_stores(settings)  # its schema must be ours
-        with open_instance(settings) as instance:
-            return watch_once(instance, defs.get_repository_def(), now_s, with_slow=with_slow)
+        return watch_from_outside(settings, defs.get_repository_def(), now_s, with_slow=with_slow)
 
 
 def _try_kind(settings: Settings, kind: AlertKind) -> dict[str, str]:

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus  # has no public name
 
 from regime_pipeline.errors import DatabaseError
+from regime_pipeline.orchestration.instance import open_instance
 from regime_pipeline.orchestration.resources import database_url
 from regime_pipeline.ports import FailedCheck, JobOutcome, Scheduler
 from regime_pipeline.services.alert_kinds import read_modes
@@ -115,6 +116,18 @@ def watch_once(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition
     watched = build_watched(settings, database_url(settings), build_scheduler(instance, repository))
     rules = build_rules(settings, [notifier.channel for notifier in watched.notifiers])
     return watch_health(watched, rules, now_s, with_slow=with_slow)
+
+
+def watch_from_outside(settings: Settings, repository: dg.RepositoryDefinition, now_s: int, *, with_slow: bool) -> WatchSummary:
+    """Look once without a daemon.
+
+    Raises
+    ------
+    DatabaseError
+        When one of the two databases cannot be used.
+    """
+    with _translate(), open_instance(settings) as instance:
+        return watch_once(instance, repository, now_s, with_slow=with_slow)
 
 
 def build_scheduler(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> DagsterScheduler:
