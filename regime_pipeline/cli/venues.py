@@ -1,14 +1,16 @@
 """`regime venues`: which venues may be asked, and what is left of a vendor's calls."""
 
 import json
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import typer
 
 from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
 from regime_pipeline.cli.session import iso_time, open_stores, show_time
+from regime_pipeline.clock import monotonic_s
 from regime_pipeline.clock import now_s as read_now_s
-from regime_pipeline.errors import BadInputError
+from regime_pipeline.errors import BadInputError, SourceError
 from regime_pipeline.market.universe import load_universe
 from regime_pipeline.settings import Settings, load_settings
 
@@ -58,6 +60,44 @@ def resume_command(name: Annotated[str, typer.Argument(help="The venue, or coing
     is_resumed = PostgresVenueLedger(open_stores(settings).url).resume(name)
     told = f"{name} is asked again" if is_resumed else f"{name} was not halted"
     typer.echo(json.dumps({"venue": name, "resumed": is_resumed}) if as_json else told)
+
+
+@venues_app.command("check")
+def check_command(
+    names: Annotated[list[str] | None, typer.Argument(help="Venues to ask; none: all of the universe file.")] = None, as_json: Json = False
+) -> None:
+    """Ask venues for every symbol of the universe file. Exit code 1 when one cannot be read or does not list a symbol."""
+    from regime_pipeline.orchestration.resources import build_live
+
+    settings = load_settings()
+    known = [name for name in _names(settings) if name != COINGECKO]
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise BadInputError(f"venue was {unknown[0]!r}; there are {', '.join(known)}. Name one of these.")
+    market = build_live(settings)
+    report: dict[str, dict[str, object]] = {}
+    for name in names or known:
+        started_s = monotonic_s()
+        try:
+            prices = market.fetch_prices(name)
+        except SourceError as error:
+            report[name] = {"is_readable": False, "reason": str(error), "unlisted": [], "prices": {}}
+            continue
+        unlisted = [symbol for symbol, price in prices.items() if price is None]
+        listed = {symbol: price for symbol, price in prices.items() if price is not None}
+        report[name] = {"is_readable": True, "seconds": round(monotonic_s() - started_s, 2), "unlisted": unlisted, "prices": listed}
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        for name, found in report.items():
+            typer.echo(f"{name:16} {_tell(found)}")
+    raise typer.Exit(0 if all(found["is_readable"] and not found["unlisted"] for found in report.values()) else 1)
+
+
+def _tell(found: Mapping[str, Any]) -> str:
+    if not found["is_readable"]:
+        return f"cannot be read: {found['reason']}"
+    unlisted = f", does not list {', '.join(found['unlisted'])}" if found["unlisted"] else ""
+    return f"gives {len(found['prices'])} symbols in {found['seconds']} s{unlisted}"
 
 
 def _names(settings: Settings) -> list[str]:

@@ -68,7 +68,7 @@ def build_source(settings: Settings, *, patient: bool = False) -> BarSource:
         When `source` is recorded and `recorded_path` is not set, or live and the CoinGecko plan lacks its key.
     """
     if settings.source == "live":
-        market = _build_live(settings)
+        market = build_live(settings)
         return market.patient() if patient else market
     if settings.source == "generated":
         from regime_pipeline.adapters.venues.generated import GeneratedMarket
@@ -84,7 +84,8 @@ def build_source(settings: Settings, *, patient: bool = False) -> BarSource:
 
 
 @cache
-def _build_live(settings: Settings) -> "LiveMarket":
+def build_live(settings: Settings) -> "LiveMarket":
+    """Build the live market of the settings, one per process: its halts, rests and rate limits are shared."""
     from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
     from regime_pipeline.adapters.venues.live import LiveMarket
 

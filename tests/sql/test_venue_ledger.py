@@ -13,6 +13,7 @@ from regime_pipeline.errors import BadInputError, BudgetExhaustedError
 from regime_pipeline.orchestration.resources import build_source
 from regime_pipeline.ports import Halt
 from regime_pipeline.settings import load_settings
+from tests.unit.adapters.venues.scripted import Reply, serve
 
 JUNE_S = 1_748_736_000  # 2025-06-01T00:00Z
 
@@ -121,6 +122,26 @@ def test_venues_shows_halts_and_calls_and_resume_ends_a_halt(settings_url: str) 
     assert list(ledger.load_halts(now_s)) == ["hyperliquid"]
     with pytest.raises(BadInputError, match="venue was 'okx'; there are binance_um"):
         invoke("venues", "resume", "okx")
+
+
+def test_check_tells_what_cannot_be_read_and_fails(settings_url: str) -> None:
+    result = CliRunner().invoke(app, ["venues", "check", "binance_spot", "--json"])
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert list(report) == ["binance_spot"]
+    assert not report["binance_spot"]["is_readable"]
+    assert "binance_spot could not be read" in report["binance_spot"]["reason"]
+    with pytest.raises(BadInputError, match="venue was 'okx'"):
+        invoke("venues", "check", "okx")
+
+
+def test_check_tells_how_many_symbols_a_venue_gives(settings_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda asked: Reply.of({"universe": []} if asked.body == {"type": "meta"} else {"BTC": "1"})) as venue:
+        monkeypatch.setenv("REGIME_VENUE_URL", venue.url)
+        result = CliRunner().invoke(app, ["venues", "check", "hyperliquid"])
+    assert "gives 0 symbols in" in result.stdout
+    assert "does not list BTC, ETH, SOL, BNB, HYPE" in result.stdout
+    assert result.exit_code == 1
 
 
 def test_the_live_source_of_the_settings_keeps_to_the_ledger(settings_url: str) -> None:

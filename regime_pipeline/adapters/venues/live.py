@@ -19,7 +19,7 @@ from regime_pipeline.adapters.venues.hyperliquid import EXCHANGE as HYPERLIQUID
 from regime_pipeline.adapters.venues.hyperliquid import HyperliquidFeed
 from regime_pipeline.adapters.venues.retry import BRIEF, PATIENT, ask_patiently
 from regime_pipeline.clock import Clock, utc_now
-from regime_pipeline.errors import SourceError
+from regime_pipeline.errors import SourceError, SourceUnavailableError, VenueHaltedError
 from regime_pipeline.market.bars import FloatArray, IntArray, RawBars
 from regime_pipeline.market.buckets import CapObservation
 from regime_pipeline.market.dominance import DominanceSample
@@ -77,6 +77,9 @@ class LiveMarket:
             for name, venue in universe.venues.items()
             if venue.exchange is not None
         }
+        self._symbols: dict[str, list[str]] = {}
+        for source in (each for instrument in universe.instruments() for each in instrument.sources):
+            self._symbols.setdefault(source.venue, []).append(source.symbol)
         self._coins = {token.coingecko_id: token.contract for token in universe.tokens if token.coingecko_id is not None}
         self._coingecko = CoinGecko(
             plan=coingecko_plan,
@@ -134,6 +137,32 @@ class LiveMarket:
             pages.append(page)
             at_s = int(page.ts_s[-1]) + step
         return RawBars.concat(pages)
+
+    def fetch_prices(self, venue: str) -> dict[str, float | None]:
+        """Ask a venue for every symbol that the universe names there: its last known price, None where it lists no such market.
+
+        Hyperliquid says it in two requests (markets and mids); of others the close of the newest closed day is asked for, one by one.
+
+        Raises
+        ------
+        SourceUnavailableError, VenueHaltedError
+            As `fetch_bars`.
+        """
+        feed, symbols = self._feeds.get(venue), self._symbols.get(venue, [])
+        if isinstance(feed, HyperliquidFeed):
+            listed, mids = self._ask(venue, feed.fetch_symbols), self._ask(venue, feed.fetch_mids)
+            return {symbol: mids.get(symbol) if symbol in listed else None for symbol in symbols}
+        end_s = Timeframe.D1.floor(self._now_s())
+        return {symbol: self._fetch_close(venue, symbol, end_s) for symbol in symbols}
+
+    def _fetch_close(self, venue: str, symbol: str, end_s: int) -> float | None:
+        try:
+            bars = self.fetch_bars(venue, symbol, Timeframe.D1, end_s - _DAY_S, end_s)
+        except (SourceUnavailableError, VenueHaltedError):
+            raise
+        except SourceError:
+            return None
+        return float(bars.close[-1]) if len(bars) else None
 
     def dominance_range(self, driver: str, timeframe: Timeframe) -> TimeRange | None:
         """Tell what the charts of a pro plan reach back to: days since 2013, hours of the last day. Other plans have none."""

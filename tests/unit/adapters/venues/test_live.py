@@ -348,6 +348,33 @@ def test_caps_of_all_tokens_are_one_call_and_only_of_the_present() -> None:
     assert desk.ledger.calls == {"coingecko": 1}
 
 
+def test_prices_tell_which_symbols_a_venue_lists() -> None:
+    def answer(asked: Asked) -> Reply:
+        if asked.path.endswith("/info"):
+            meta = {"universe": [{"name": name} for name in ("BTC", "ETH", "SOL", "BNB")]}
+            return Reply.of(
+                meta if asked.body == {"type": "meta"} else {"BTC": "100000.5", "ETH": "1", "SOL": "1", "BNB": "1", "HYPE": "9"}
+            )
+        if asked.params["symbol"] == "SOLUSDT":
+            return Reply.of({"code": -1121, "msg": "Invalid symbol."}, 400)
+        opened_ms = int(asked.params["startTime"])
+        day = [opened_ms, "1", "2", "1", "1.5", "3", opened_ms + 86_399_999, "6", 1, "1", "1", "0"]
+        return Reply.of([] if asked.params["symbol"] == "BNBUSDT" else [day])
+
+    with serve(answer) as venue:
+        market = Desk(venue).market()
+        assert market.fetch_prices("hyperliquid") == {"BTC": 100000.5, "ETH": 1.0, "SOL": 1.0, "BNB": 1.0, "HYPE": None}
+        assert market.fetch_prices("binance_spot") == {"BTCUSDT": 1.5, "ETHUSDT": 1.5, "SOLUSDT": None, "BNBUSDT": None}
+
+
+def test_prices_of_a_venue_that_cannot_be_read_are_not_none() -> None:
+    def broken(asked: Asked) -> Reply:
+        return Reply("<html>")
+
+    with serve(broken) as venue, pytest.raises(SourceUnavailableError):
+        Desk(venue).market().fetch_prices("binance_spot")
+
+
 def test_a_paid_plan_without_a_key_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="REGIME_COINGECKO_KEY"):
         LiveMarket(UNIVERSE, ListLedger(), venue_url=None, timeout_s=1, coingecko_plan="pro", coingecko_key=None, coingecko_monthly_calls=1)
