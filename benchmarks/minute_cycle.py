@@ -129,7 +129,7 @@ def open_venue(source: str) -> Iterator[dict[str, str]]:
     if source != "live":
         yield {}
         return
-    command = [sys.executable, "-c", "from regime_pipeline.cli import main; main()", "sim", "--json"]
+    command = [sys.executable, "-c", "from regime_pipeline.cli import main; main()", "sim", "--port", "0", "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             assert process.stdout is not None
