@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import psycopg
@@ -188,8 +189,8 @@ PIECES = st.lists(st.tuples(st.booleans(), st.integers(0, 29), st.integers(1, 30
 @given(pieces=PIECES, order=st.randoms(use_true_random=False), together=st.booleans())
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_order_repetition_and_cuts_of_two_venues_deliveries_make_no_difference(
-    stores: PostgresStores, conn: psycopg.Connection, pieces: list[tuple[bool, int, int]], order, together: bool
-) -> None:  # type: ignore[no-untyped-def]
+    stores: PostgresStores, conn: psycopg.Connection, pieces: list[tuple[bool, int, int]], order: Random, together: bool
+) -> None:
     um = walk(30)[np.delete(np.arange(30), [7, 20, 21])]
     spot = moved(walk(30), 3, 1.002)[np.delete(np.arange(30), [20])]
     reference = _store(stores, conn, [[Delivery(BTC, "binance_um", um), Delivery(BTC, "binance_spot", spot)]])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime_pipeline.adapters.venues.recorded import RecordedMarket
-from regime_pipeline.market.bars import RawBars
+from regime_pipeline.market.bars import BoolArray, FloatArray, RawBars
 from regime_pipeline.market.outliers import (
     LIMITS,
     Suspects,
@@ -37,8 +37,9 @@ def scaled(bars: RawBars, rows: int | slice, factor: float) -> RawBars:
     return replace(bars, **{name: getattr(bars, name) * weight for name in ("open", "high", "low", "close")})
 
 
-def suspects_of(bars: RawBars, before: RawBars = NOTHING, confirmed: np.ndarray | None = None) -> list[int]:  # type: ignore[type-arg]
-    return find_suspects(before, bars, M1, confirmed).rows.tolist()
+def suspects_of(bars: RawBars, before: RawBars = NOTHING, confirmed: BoolArray | None = None) -> list[int]:
+    rows: list[int] = find_suspects(before, bars, M1, confirmed).rows.tolist()
+    return rows
 
 
 def test_a_calm_series_has_no_suspects() -> None:
@@ -93,7 +94,7 @@ def test_a_hole_before_a_bar_widens_its_limit_but_never_beyond_threefold() -> No
     assert 50 in suspects_of(scaled(late, slice(50, None), 0.1))
 
 
-def excursions(bars: RawBars, found: Suspects) -> np.ndarray:  # type: ignore[type-arg]
+def excursions(bars: RawBars, found: Suspects) -> FloatArray:
     return measure_excursions(bars[found.rows], found.low, found.high)
 
 
