@@ -95,7 +95,8 @@ def build_step(name: str, stages: Sequence[Stage], timeframe: Timeframe) -> dg.A
     def step(context: dg.AssetExecutionContext, stores: Stores, market: Market) -> Iterator[Result]:
         window = window_of(context, timeframe, read_now_s())
         now_s = wait_for_close(window, timeframe)
-        inputs = Inputs(stores, market.source(), market.universe(), timeframe, window, now_s, market.dominance_every_s())
+        source = market.source(patient=not window.live)
+        inputs = Inputs(stores, source, market.universe(), timeframe, window, now_s, market.dominance_every_s())
         for result in run_stages(stages, inputs, {key.to_user_string() for key in context.selected_asset_keys}):
             if isinstance(result, dg.MaterializeResult) and result.metadata:
                 yield _keep_once(context, result)
