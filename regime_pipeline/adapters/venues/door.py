@@ -1,6 +1,7 @@
 """Whether a venue may be asked now: halts that everybody keeps to, and short rests of this process after failures in a row."""
 
 from collections.abc import Iterable
+from math import ceil
 from typing import Final
 
 from regime_pipeline.adapters.venues.answers import StayAwayError, TryAgainError, show_ms
@@ -55,8 +56,8 @@ class Door:
     def note_failure(self, name: str, error: TryAgainError) -> None:
         """Count a failure; a venue that wants fewer requests is halted for as long as it said, one that fails in a row rests."""
         now_s = self._now_s()
-        if error.is_slow_down:
-            self._halt(name, Halt(str(error), now_s, now_s + max(1, round(error.wait_s or 0.0))))
+        if error.is_slow_down and (wait_s := ceil(error.wait_s or 0.0)) > 0:
+            self._halt(name, Halt(str(error), now_s, now_s + wait_s))
             return
         self._failures[name] = self._failures.get(name, 0) + 1
         if self._failures[name] >= REST_AFTER:
@@ -66,7 +67,7 @@ class Door:
     def halt(self, name: str, error: StayAwayError) -> VenueHaltedError:
         """Leave a venue alone, and build the error that says so."""
         now_s = self._now_s()
-        halt = Halt(str(error), now_s, None if error.halt_s is None else now_s + max(1, round(error.halt_s)))
+        halt = Halt(str(error), now_s, None if error.halt_s is None else now_s + max(1, ceil(error.halt_s)))
         self._halt(name, halt)
         return VenueHaltedError(_explain(name, halt))
 

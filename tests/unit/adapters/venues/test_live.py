@@ -180,6 +180,20 @@ def test_too_many_requests_stop_all_others_for_as_long_as_the_venue_said() -> No
     assert len(venue.asked) == 1
 
 
+def test_too_many_requests_without_a_wait_are_failures_like_others() -> None:
+    def busy(asked: Asked) -> Reply:
+        return Reply("{}", 429, {"Retry-After": "0"})
+
+    with serve(busy) as venue:
+        desk = Desk(venue)
+        market = desk.market()
+        for symbol in ("BTCUSDT", "ETHUSDT"):
+            with pytest.raises(SourceUnavailableError):
+                market.fetch_bars("binance_um", symbol, M1, T0, T0 + 60)
+        assert "binance_um" not in market.venues()
+        assert not desk.ledger.halts
+
+
 def test_bootstrap_waits_as_long_as_the_venue_said() -> None:
     with serve(Reply("{}", 429, {"Retry-After": "20"}), Reply.of(klines(0, 0))) as venue:
         desk = Desk(venue)
