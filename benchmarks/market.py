@@ -77,6 +77,7 @@ def make_universe(base: Universe, n_tokens: int) -> Universe:
             bucket=BUCKETS[i % 4],
             timeframes=(Timeframe.M1,),
             sources=(Source(venue=VENUE, symbol=f"T{i:04}"),),
+            coingecko_id=None,
         )
         for i in range(n_tokens)
     )
