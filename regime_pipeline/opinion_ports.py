@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,4 +187,12 @@ class SnapshotStore(Protocol):
 
     def load_range(self, series: str, first_s: int, last_s: int, every_s: int) -> list[SnapshotRow]:
         """Load the snapshots from one instant to another whose minute is a multiple of `every_s`, ascending."""
+        ...
+
+    def save_evaluation(self, evaluation_id: str, document: Mapping[str, Any]) -> bool:
+        """Keep a report (`EvaluationReport.document`); False when it is there already."""
+        ...
+
+    def load_evaluation(self, evaluation_id: str) -> Mapping[str, Any] | None:
+        """Load a report by its id; None when there is none."""
         ...

@@ -14,6 +14,7 @@ from regime_pipeline.cli.demo import demo
 from regime_pipeline.cli.doctor import doctor
 from regime_pipeline.cli.drivers import drivers
 from regime_pipeline.cli.levers import levers_app
+from regime_pipeline.cli.opinions import hmm_app, opinions_app
 from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.sim import sim
 from regime_pipeline.cli.status import status
@@ -27,7 +28,9 @@ app.add_typer(alerts_app, name="alerts")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(db_app, name="db")
+app.add_typer(hmm_app, name="hmm")
 app.add_typer(levers_app, name="levers")
+app.add_typer(opinions_app, name="opinions")
 app.add_typer(trend_app, name="trend")
 app.add_typer(venues_app, name="venues")
 app.command()(bootstrap)

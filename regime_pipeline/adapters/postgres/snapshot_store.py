@@ -1,7 +1,7 @@
 """Regime snapshots in Postgres: written a minute at a time, read by series and instant."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ _KEY: Final = ("series", "snapshot_ts", "so_version")
 _ORIGINS: Final = ("backfill", "live")
 _TRIPLES: Final = ("p_1m", "p_15m", "p_1h", "consensus_p", "belief_p")
 _COUNTS: Final = ("age_s_1m", "age_s_15m", "age_s_1h", "strategic_count", "spell_age_bars")
+_MEASURED: Final = ("n_eff", "mean_diff", "t", "mean_abs", "fwd_vol", "hit_rate", "spearman", "spearman_baseline")
 _COLUMNS: Final = tuple(unknown_snapshot(SERIES[0], 0).columns())
 _NUMBERS: Final = frozenset(
     {
@@ -78,6 +79,39 @@ class PostgresSnapshots:
             (series, SO_VERSION, first_s, last_s, every_s),
         )
         return [_read(row) for row in rows]
+
+    def save_evaluation(self, evaluation_id: str, document: Mapping[str, Any]) -> bool:
+        """Keep a report (`EvaluationReport.document`); False when it is there already."""
+        evaluation, origin = document["evaluation"], _ORIGINS[document["is_live"]]
+        m_tests, bound = evaluation["m_tests"], evaluation["bound"]
+        done = self._conn.execute(
+            "insert into opinion_evaluation_runs (evaluation_id, so_version, evaluated_from, evaluated_to, origin, m_tests, bound, report)"
+            " values (%s, %s, to_timestamp(%s), to_timestamp(%s), %s, %s, %s, %s) on conflict do nothing",
+            (evaluation_id, SO_VERSION, document["first_s"], document["end_s"], origin, m_tests, bound, json.dumps(document)),
+        )
+        if not done.rowcount:
+            return False
+        rows = evaluation["rows"]
+        columns: dict[str, bulk.Column] = {
+            "evaluation_id": bulk.constant(evaluation_id, len(rows)),
+            "evaluated_window": bulk.constant(document["window"], len(rows)),
+            "class": bulk.texts([row["label"] for row in rows]),
+            **{name: bulk.texts([row[name] for row in rows]) for name in ("series", "opinion")},
+            **{name: bulk.int4([row[name] for row in rows]) for name in ("horizon_h", "n")},
+            **{name: bulk.float8([np.nan if row[name] is None else row[name] for row in rows]) for name in _MEASURED},
+            "m_tests": bulk.int4([m_tests] * len(rows)),
+            "bound": bulk.float8([np.nan if bound is None else bound] * len(rows)),
+            "passed": bulk.boolean([row["passed"] for row in rows]),
+            "origin": bulk.constant(origin, len(rows)),
+        }
+        key = ("evaluation_id", "series", "evaluated_window", "opinion", "class", "horizon_h")
+        bulk.insert_new(self._conn, "opinion_evaluations", columns, key)
+        return True
+
+    def load_evaluation(self, evaluation_id: str) -> Mapping[str, Any] | None:
+        """Load a report by its id; None when there is none."""
+        row = self._conn.execute("select report from opinion_evaluation_runs where evaluation_id = %s", (evaluation_id,)).fetchone()
+        return None if row is None else row[0]
 
 
 def _column(name: str, values: list[Any]) -> bulk.Column:
