@@ -20,7 +20,6 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarTable, CandleStream, Halt, Heartbeat, Stores, VenueLedger, Work
 from regime_pipeline.services.accept_bars import Delivery, IngestSummary, accept_bars
-from regime_pipeline.services.ingest_bars import LIVE_LOOKBACK_BARS
 
 MINUTE: Final = Timeframe.M1
 SILENCE_S: Final = 90
@@ -242,7 +241,10 @@ class Collector:
         return follows, summaries
 
     def _following(self, work: Work, due: Chosen) -> Chosen:
-        """Leave out bars behind a hole: a live run fills it from the newest stored bar on, and would not see one that we had passed."""
+        """Leave out bars behind a hole, even of one minute: a live run fills holes from the newest stored bar on, so none may be passed.
+
+        A minute without trades is such a hole too: the run writes the bar behind it then, and the next one is ours again.
+        """
         newest: dict[str, int] = {}
         for table in (BarTable.MAJORS, BarTable.TOKENS):
             newest |= work.bars.load_newest(
@@ -250,7 +252,7 @@ class Collector:
             )
         follows = {}
         for series, ts_s in sorted(due):
-            if series in newest and ts_s <= newest[series] + LIVE_LOOKBACK_BARS * MINUTE.seconds:
+            if series in newest and ts_s <= newest[series] + MINUTE.seconds:
                 follows[series, ts_s] = due[series, ts_s]
                 newest[series] = max(newest[series], ts_s)
         return follows

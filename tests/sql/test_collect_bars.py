@@ -86,6 +86,16 @@ class Scene:
 
         return move
 
+    def fill(self, first: int, end: int) -> Callable[[], None]:
+        """What a run does: write the minutes that are missing."""
+        bars = raw_bars([100.0] * (end - first), start_s=T0 + 60 * first)
+
+        def write() -> None:
+            with self.stores.open() as work:
+                accept_bars(work, UNIVERSE, Timeframe.M1, [Delivery(SERIES, "binance_um", bars)], T0 + 60 * end + 5)
+
+        return write
+
     def beats(self) -> dict[str, Heartbeat]:
         with self.stores.open() as work:
             return {beat.venue: beat for beat in work.feeds.load_heartbeats().get("test", [])}
@@ -146,13 +156,8 @@ def test_a_bar_behind_a_hole_waits_until_a_run_has_filled_it(database: str, conn
     scene = Scene(database, Script("binance_um", feed))
     scene.now_s = T0 + 600
 
-    def fill() -> None:
-        with scene.stores.open() as work:
-            missed = raw_bars([100.0] * 4, start_s=T0 + 300)
-            accept_bars(work, UNIVERSE, Timeframe.M1, [Delivery(SERIES, "binance_um", missed)], int(scene.now_s))
-
     seen = []
-    scene.run(scene.at(10, 5), lambda: seen.append(stored(conn)), fill, scene.at(10, 12))
+    scene.run(scene.at(10, 5), lambda: seen.append(stored(conn)), scene.fill(5, 9), scene.at(10, 12))
     assert seen == [{}]
     assert sorted(stored(conn)) == [5, 6, 7, 8, 9]
 
@@ -180,9 +185,11 @@ def test_bars_that_span_a_break_are_left_to_a_run(database: str, conn: psycopg.C
     script = Script("binance_um", lost, back)
     scene = Scene(database, script)
     scene.now_s = T0 + 360
-    scene.run(scene.at(7, 5))
+    seen = []
+    scene.run(scene.at(7, 5), lambda: seen.append(stored(conn)), scene.fill(5, 6), scene.at(7, 12))
     assert script.begun == 2
-    assert stored(conn) == {6: (100.2, "binance_um")}
+    assert seen == [{}]
+    assert stored(conn) == {5: (100.0, "binance_um"), 6: (100.2, "binance_um")}
     assert scene.beats()["binance_um"].connects == 2
 
 

@@ -55,8 +55,11 @@ class CcxtCandles:
         exchange.handle_ohlcv = hear
         try:
             url, subscribed = dialect.subscribe(exchange, self.symbols)
-            # only an error ends these: `hear` resolves nothing
-            ended, _ = await asyncio.wait([*subscribed, exchange.client(url).future("connection")], return_when=asyncio.FIRST_COMPLETED)
+            client = exchange.client(url)
+            waiting = [*subscribed, client.future("connection")]  # only an error ends these: `hear` resolves nothing
+            for future in (*waiting, *client.futures.values()):
+                future.add_done_callback(_take_note)
+            ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             raise _explain(self.venue, next(iter(ended)))
         finally:
             with suppress(Exception):  # a connection that is broken may refuse to close; it is gone either way
@@ -82,6 +85,12 @@ def build_streams(universe: Universe, settings: Settings) -> list[CcxtCandles]:
         if symbols:
             streams.append(CcxtCandles(name, tuple(sorted(symbols)), venue.exchange, settings.venue_url, settings.fetch_timeout_s))
     return streams
+
+
+def _take_note(ended: "asyncio.Future[Any]") -> None:
+    """Look at the error of a future that nobody waits for: one connection's end rejects them all, and asyncio would report the rest."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 def _explain(venue: str, ended: "asyncio.Future[Any]") -> SourceUnavailableError | VenueHaltedError:
