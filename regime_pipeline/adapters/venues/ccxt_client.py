@@ -122,8 +122,6 @@ class CcxtClient:
         failure: Exception | None = None
         try:
             result = question(self.exchange)
-        except ccxt.BadSymbol as error:
-            raise SourceError(f"{self.venue}: {error}. Correct the symbol in the universe file.") from error
         # a lying body makes ccxt's parsers fail in their own ways
         except (ccxt.BaseError, TypeError, ValueError, LookupError, AttributeError) as error:
             failure = error
@@ -134,5 +132,5 @@ class CcxtClient:
             raise TryAgainError(f"{self.venue} could not be read: {type(cause).__name__}, {cause}. It is asked again later.") from failure
         elif failure is not None:
             what = f"{type(failure).__name__}: {failure}"
-            raise SourceError(f"{self.venue}: ccxt refused to ask ({what}). Report this as a bug.") from failure
+            raise SourceError(f"{self.venue}: ccxt refused to ask ({what}). Correct the symbol in the universe file.") from failure
         return answer, result, failure
