@@ -852,7 +852,7 @@ class QualityStore(Protocol):
         ...
 
     def open_backfill(self, series: str, timeframe: Timeframe, span: tuple[int, int], now_s: int) -> None:
-        """Note that bars in [start, end) are being asked for."""
+        """Note that bars in [start, end) are being asked for; a request for some of them that was abandoned ends."""
         ...
 
     def close_backfill(self, series: str, timeframe: Timeframe, span: tuple[int, int], outcome: str, now_s: int) -> None:

@@ -128,13 +128,16 @@ def accept_bars(work: Work, universe: Universe, timeframe: Timeframe, deliveries
             raise BadInputError(f"a delivery was of {delivery.series!r} in {timeframe}: the universe has no such bars. Correct the series.")
         good = _check(work, timeframe, delivery, now_s, summary)
         answers[table].setdefault(delivery.series, []).append(_Answer(delivery.venue, number, good))
+    marks: dict[str, Watermark] = {}
     for table, of_series in answers.items():
         if of_series:
             desk = _Desk(work, table, timeframe, now_s, summary)
             rows = _weigh(desk, of_series, priority)
             save_rows(work, universe, table, timeframe, rows, summary)
             work.quality.settle(timeframe, {name: part.bars.ts_s for name, part in rows.items()}, now_s)
-            work.quality.save_watermarks(timeframe, {name: _watermark(part) for name, part in rows.items()}, now_s)
+            marks |= {name: _watermark(part) for name, part in rows.items()}
+    if marks:  # last, because a backfill must not hold these rows, which every minute writes, while it copies its bars
+        work.quality.save_watermarks(timeframe, marks, now_s)
     return summary
 
 

@@ -136,6 +136,30 @@ def test_a_vendor_that_cannot_be_asked_ends_the_request_and_counts_no_attempt(st
     assert conn.execute("select count(*) from backfill_requests where ended_at is null").fetchone() == (0,)
 
 
+def test_a_request_that_died_ends_with_the_next_one(stores: PostgresStores, conn: psycopg.Connection) -> None:
+    fill(stores, without(30))
+    with stores.open() as work:
+        work.quality.open_backfill(BTC, M1, (T0 + 1800, T0 + 1860), NOW_S)
+    repair(stores, live(), NOW_S + 600)
+    assert conn.execute("select outcome from backfill_requests order by id").fetchall() == [("abandoned",), ("data",)]
+
+
+def test_a_live_answer_with_more_than_was_asked_for_changes_nothing_but_what_is_missing(
+    stores: PostgresStores, conn: psycopg.Connection
+) -> None:
+    fill(stores, live(), NOW_S - 60)
+
+    def chatty(symbol: str, timeframe: Timeframe, raw: RawBars) -> RawBars:
+        older = generated(UNIVERSE).fetch_bars("binance_um", symbol, timeframe, T0 + 6000, T0 + 6600)
+        wrong = replace(older, close=older.close * 1.001, high=older.high * 1.01)
+        future = replace(raw[:1], ts_s=raw.ts_s[:1] + 86_400)
+        return RawBars.concat([older, wrong, raw, future]) if symbol == "BTCUSDT" else raw
+
+    summary = fill(stores, live(chatty), is_live=True)
+    assert (summary.written, summary.revised) == (7, 0)
+    assert conn.execute("select distinct reason from bar_quarantine").fetchall() == [("future",)]
+
+
 def test_nothing_before_the_first_bar_of_a_venue_that_does_not_say_since_when_is_missing(
     stores: PostgresStores, conn: psycopg.Connection
 ) -> None:

@@ -201,7 +201,12 @@ class PostgresQuality:
         )
 
     def open_backfill(self, series: str, timeframe: Timeframe, span: tuple[int, int], now_s: int) -> None:
-        """Note that bars in [start, end) are being asked for."""
+        """Note that bars in [start, end) are being asked for; a request that was abandoned ends here."""
+        self._conn.execute(
+            "update backfill_requests set ended_at = to_timestamp(%s), outcome = 'abandoned' where ended_at is null and series = %s"
+            " and timeframe = %s and start_ts < to_timestamp(%s) and end_ts > to_timestamp(%s)",
+            (now_s, series, timeframe.value, span[1], span[0]),
+        )
         self._conn.execute(
             "insert into backfill_requests (series, timeframe, start_ts, end_ts, requested_at)"
             " values (%s, %s, to_timestamp(%s), to_timestamp(%s), to_timestamp(%s))",
