@@ -19,7 +19,7 @@ from regime_pipeline.services.window import Window
 UNIVERSE = Path(__file__).parents[1] / "config" / "universe.toml"
 
 # Unordered columns that say when or by whom a row was written, not what is true.
-_STAMPS = {"created_at", "computed_at", "detected_at", "resolved_at", "revision", "id"}
+_STAMPS = {"created_at", "computed_at", "detected_at", "resolved_at", "last_asked_at", "revision", "id"}
 DERIVED = (
     "majors_price_data_ohlc",
     "lowcap_price_data_ohlc",

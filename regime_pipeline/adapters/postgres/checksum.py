@@ -6,8 +6,18 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-WALL_CLOCK: Final = ("created_at", "computed_at", "detected_at", "resolved_at", "requested_at", "ended_at")
-"""Columns that say when a row was written, not what is true."""
+WALL_CLOCK: Final = (
+    "created_at",
+    "computed_at",
+    "detected_at",
+    "resolved_at",
+    "requested_at",
+    "ended_at",
+    "revised_at",
+    "last_asked_at",
+    "last_answered_at",
+)
+"""Columns that say when a row was written or somebody asked, not what is true."""
 COUNTERS: Final = ("id",)
 """Columns numbered in the order of writing."""
 
