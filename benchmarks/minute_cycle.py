@@ -25,7 +25,7 @@ import psycopg
 from regime_pipeline.adapters.postgres.connect import database_urls
 from regime_pipeline.adapters.postgres.embedded import stop_server
 from regime_pipeline.clock import utc_now
-from regime_pipeline.settings import Settings
+from regime_pipeline.settings import load_settings
 from tests.served import BACKFILL, PROGRESS, ROOT, Up
 
 Say = Callable[[str], None]
@@ -98,7 +98,7 @@ def watch(minutes: int, backfill_days: int, source: str, say: Say) -> Findings:
             stopped = threading.Event()
             beside = threading.Thread(target=keep_backfilling, args=(up, backfill_days, findings, stopped), daemon=True)
             try:
-                urls = database_urls(Settings(home=home))
+                urls = database_urls(load_settings({"REGIME_HOME": str(home)}))
                 wait_for_first_states(urls.regime, say)
                 begin = next_minute(utc_now().timestamp())
                 if backfill_days:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +45,7 @@ class Up:
     def address(self) -> str:
         return next(word for word in self.said().split() if word.startswith("http://"))
 
-    def ask(self, query: str, **variables: object) -> dict[str, dict[str, str]]:
+    def ask(self, query: str, **variables: object) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
         with urlopen(Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"}), timeout=30) as answer:
             return json.load(answer)["data"]

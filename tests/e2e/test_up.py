@@ -34,7 +34,7 @@ def launch(up: Up, job: str, tags: Mapping[str, str] | None = None) -> str:
     metadata = {"tags": [{"key": key, "value": value} for key, value in (tags or {}).items()]}
     answer = up.ask(LAUNCH, params={"selector": selector, "executionMetadata": metadata, "runConfigData": {}})["launchRun"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
-    return answer["run"]["runId"]  # type: ignore[index]
+    return answer["run"]["runId"]
 
 
 def status_of(up: Up, run: str) -> str:
