@@ -9,6 +9,8 @@ from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.market.bars import Bars
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import BarRows
+from regime_pipeline.regime.opinions.hmm_fit import TrainingRows
+from regime_pipeline.regime.opinions.hmm_model import FitResult
 from regime_pipeline.regime.opinions.terms import SERIES, TIMEFRAMES
 from regime_pipeline.services.advance_opinions import advance_changepoint_rows, advance_posteriors, advance_volatility
 from regime_pipeline.services.build_snapshots import build_snapshots
@@ -16,12 +18,12 @@ from regime_pipeline.services.fit_hmm import fit_models
 from regime_pipeline.services.opinion_bars import find_bars_of
 from tests.builders import random_walk
 from tests.markets import small_universe
+from tests.opinion_builders import a_model
 
 UNIVERSE = small_universe()
 END_S = 1_735_689_600
 """2025-01-01T00:00Z: bars reach up to here, and models are trained on them."""
 BARS = {Timeframe.M1: 1400, Timeframe.M15: 700, Timeframe.H1: 900}
-DETECTORS = (advance_posteriors, advance_changepoint_rows, advance_volatility)
 
 
 @cache
@@ -56,10 +58,28 @@ def fill_market(stores: PostgresStores, after_s: int = 0) -> None:
             save_bars(stores, series, timeframe, market(series, timeframe, after_s // timeframe.seconds))
 
 
+def plain_fit(series: str, rows: TrainingRows) -> FitResult:
+    """A model without fitting one: that takes seconds, and these tests are about what becomes of it."""
+    span = {"first_ts_s": int(rows.ts_s[0]), "last_ts_s": int(rows.ts_s[-1])}
+    model = a_model(series=series, timeframe=rows.timeframe, train_end_s=rows.train_end_s, n_rows=len(rows), **span)
+    return FitResult(
+        series=series,
+        timeframe=rows.timeframe,
+        train_end_s=rows.train_end_s,
+        n_rows=len(rows),
+        restart_lls=model.restart_lls,
+        resampled_share=rows.resampled_share,
+        model=model,
+        reason=None,
+        attempt_id=model.model_id,
+        **span,
+    )
+
+
 def fit_all(stores: PostgresStores, stored_s: int | None = None) -> None:
-    """Fit every model on the bars up to the end."""
+    """Give every series and timeframe a model of the bars up to the end."""
     for timeframe in TIMEFRAMES:
-        fit_models(stores, UNIVERSE, timeframe, END_S, stored_s=stored_s)
+        fit_models(stores, UNIVERSE, timeframe, END_S, stored_s=stored_s, fit=plain_fit)
 
 
 def advance_all(stores: PostgresStores, first_s: int, end_s: int, now_s: int) -> None:
