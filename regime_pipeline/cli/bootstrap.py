@@ -64,7 +64,7 @@ def brief_document(brief: "Brief") -> dict[str, Any]:
         },
         "problems": brief.problems,
         "bars_written": brief.bars_written,
-        "seconds": {"waiting_for_venues": round(brief.fetch_wait_s, 3), "total": round(brief.total_s, 3)},
+        "seconds": {"asking_venues": round(brief.asking_s, 3), "total": round(brief.total_s, 3)},
         "drivers": [cell_document(cell) for cell in brief.cells],
     }
 
@@ -82,7 +82,7 @@ def show_brief(brief: "Brief", console: "Console") -> None:
         console.print(f"[yellow]problem[/]: {problem}", highlight=False)
     if brief.missing_optional:
         console.print(f"[yellow]without a fresh state[/] (optional): {', '.join(brief.missing_optional)}", highlight=False)
-    spent = f"{brief.total_s:.1f} s, {brief.fetch_wait_s:.1f} s of it waiting for venues"
+    spent = f"{brief.total_s:.1f} s, {brief.asking_s:.1f} s of it asking venues"
     console.print(f"{brief.bars_written:,} bars written in {spent}", highlight=False)
 
 

@@ -60,8 +60,8 @@ class Brief:
         Venues that are left alone.
     problems : list of str
         What could not be asked, in words.
-    fetch_wait_s, total_s : float
-        Seconds spent waiting for venues, and in all.
+    asking_s, total_s : float
+        Seconds in which a venue was being asked, while earlier answers were written, and in all: the difference is our own.
     """
 
     as_of_s: int
@@ -72,7 +72,7 @@ class Brief:
     halts: Mapping[str, Halt]
     problems: list[str]
     bars_written: int
-    fetch_wait_s: float
+    asking_s: float
     total_s: float
 
 
@@ -82,7 +82,7 @@ class _Progress:
     left: int
     problems: list[str] = field(default_factory=list)
     written: int = 0
-    wait_s: float = 0.0
+    asking_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,19 +165,24 @@ def _missing_spans(span: Span, oldest_s: int | None, newest_s: int | None, step:
 
 def _fetch_ahead(source: BarSource, fetches: Sequence[_Fetch], now_s: int, progress: _Progress) -> Iterator[tuple[_Fetch, Answers]]:
     """Ask in a thread of its own, a few series ahead of who writes them."""
-    waiting: deque[tuple[_Fetch, Future[Answers]]] = deque()
+    waiting: deque[tuple[_Fetch, Future[tuple[Answers, float]]]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
         todo = iter(fetches)
         while True:
             while len(waiting) < AHEAD and (fetch := next(todo, None)) is not None:
-                waiting.append((fetch, pool.submit(ask_vendors, source, fetch.timeframe, fetch.questions, now_s, on_failure="note")))
+                waiting.append((fetch, pool.submit(_ask, source, fetch, now_s)))
             if not waiting:
                 return
             fetch, answer = waiting.popleft()
-            asked_s = monotonic_s()
-            answers = answer.result()
-            progress.wait_s += monotonic_s() - asked_s
+            answers, seconds = answer.result()
+            progress.asking_s += seconds
             yield fetch, answers
+
+
+def _ask(source: BarSource, fetch: _Fetch, now_s: int) -> tuple[Answers, float]:
+    began_s = monotonic_s()
+    answers = ask_vendors(source, fetch.timeframe, fetch.questions, now_s, on_failure="note")
+    return answers, monotonic_s() - began_s
 
 
 def _store(stores: Stores, source: BarSource, universe: Universe, fetch: _Fetch, answers: Answers, now_s: int, progress: _Progress) -> None:
@@ -214,6 +219,6 @@ def _tell(stores: Stores, universe: Universe, ledger: VenueLedger, now_s: int, p
         halts=ledger.load_halts(now_s),
         problems=progress.problems,
         bars_written=progress.written,
-        fetch_wait_s=progress.wait_s,
+        asking_s=progress.asking_s,
         total_s=monotonic_s() - began_s,
     )
