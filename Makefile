@@ -8,6 +8,7 @@ STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 PATHS := regime_pipeline assets jobs sensors scripts tests
 DATA ?=
+LIVE ?=
 ARGS ?=
 
 .PHONY: help setup demo test test-all lint type format bench dev migrate backfill docs pins clean
@@ -26,8 +27,8 @@ $(STAMP): requirements.txt pyproject.toml scripts/find_python.sh
 	@touch $@
 	@echo "setup: $$($(BIN)/python --version) in .venv"
 
-demo: setup ## generate a market, run the three Dagster jobs, show the board (DATA=folder: on recorded bars)
-	@$(BIN)/regime demo $(if $(DATA),--data "$(DATA)")
+demo: setup ## a simulated venue, the three Dagster jobs, the board (DATA=folder: on recorded bars; LIVE=1: on the real venues)
+	@$(BIN)/regime demo $(if $(DATA),--data "$(DATA)") $(if $(LIVE),--live)
 
 test: setup ## the fast tests
 	@$(PYTEST) -n 2 -q -m "not slow and not live"

@@ -1,4 +1,7 @@
-"""`regime demo`: a market, the three Dagster jobs over its history, and what came out. What it shows is read in `demo_report.py`."""
+"""`regime demo`: a market, the three Dagster jobs over its history, and what came out. What it shows is read in `demo_report.py`.
+
+Unless told otherwise the market is made up and served by the simulated venue, and the clients of real venues ask it over sockets.
+"""
 
 import json
 import warnings
@@ -11,6 +14,7 @@ from zlib import crc32
 
 import typer
 
+from regime_pipeline.errors import BadInputError, SourceUnavailableError
 from regime_pipeline.market.timeframe import HORIZONS, REGIME_TIMEFRAMES, Timeframe
 
 if TYPE_CHECKING:
@@ -19,19 +23,24 @@ if TYPE_CHECKING:
 
     from regime_pipeline.adapters.postgres.checksum import TableSum
     from regime_pipeline.cli.demo_report import Findings
+    from regime_pipeline.market.universe import Universe
     from regime_pipeline.settings import Settings
 
-DAYS: Final = {Timeframe.M1: 3, Timeframe.H1: 55, Timeframe.D1: 1100}
-"""History of a generated market: more than the 1000 bars from which a record counts as mature."""
+DAYS: Final = {Timeframe.M1: 1, Timeframe.H1: 42, Timeframe.D1: 1001}
+"""History of a market without end: just more than the 1000 bars from which a record counts as mature, since each page takes time."""
+
+SIM_URL: Final = "http://127.0.0.1:8900"
+"""Where `regime sim` listens unless told otherwise."""
 
 
 def demo(
-    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Recorded bars; without it a market is generated.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Recorded bars, read without a venue in between.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="The real venues of the universe file; needs a network.")] = False,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Page to write.")] = Path("demo/report.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
-    days_macro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1d bars; default: 1100, recorded: all.")] = None,
-    days_meso: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1h bars; default: 55, recorded: all.")] = None,
-    days_micro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1m bars; default: 3, recorded: all.")] = None,
+    days_macro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1d bars; default: 1001, recorded: all.")] = None,
+    days_meso: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1h bars; default: 42, recorded: all.")] = None,
+    days_micro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1m bars; default: 1, recorded: all.")] = None,
 ) -> None:
     """Take a market through the three Dagster jobs and show board, levers and a report.
 
@@ -44,38 +53,80 @@ def demo(
     from regime_pipeline.settings import export_settings, load_settings
 
     console = Console(stderr=as_json)
-    settings = demo_settings(load_settings(), data)
-    export_settings(settings)  # the jobs read them where they run
+    settings = demo_settings(load_settings(), data, live=live)
     wanted = {Timeframe.D1: days_macro, Timeframe.H1: days_meso, Timeframe.M1: days_micro}
     was_running = server_status(settings.home).state == "running"
     try:
-        results = _run(settings, wanted, out, console)
+        with _venue(settings, is_real=live) as served:
+            export_settings(served)  # the jobs read them where they run
+            results = _run(served, wanted, out, console)
     finally:
         if not was_running:
             stop_server(settings.home)
     if as_json:
         typer.echo(json.dumps(results, indent=2))
-    console.print(f"report    {out.resolve()}\nsee it in the Dagster UI:\n  {ui_command(settings)}", soft_wrap=True, highlight=False)
+    console.print(f"report    {out.resolve()}\n{invite(settings)}", soft_wrap=True, highlight=False)
 
 
-def demo_settings(settings: "Settings", data: Path | None) -> "Settings":
-    """Give a demo its own home below the given one, a new one for each market, and never an external database."""
-    market = f"generated-{settings.generated_seed}" if data is None else f"recorded-{crc32(str(data.resolve()).encode()):08x}"
-    changes = {
-        "home": settings.home / "demo" / market,
-        "database_url": None,
-        "dagster_database_url": None,
-        "source": "generated" if data is None else "recorded",
-        "recorded_path": data,
-    }
+def demo_settings(settings: "Settings", data: Path | None, *, live: bool = False) -> "Settings":
+    """Give a demo its own home below the given one, a new one for each market, and never an external database.
+
+    Raises
+    ------
+    BadInputError
+        When both a folder and the real venues are asked for.
+    """
+    if live and data is not None:
+        raise BadInputError(f"demo was asked for {data} and for the real venues: it shows one market. Leave out --data or --live.")
+    changes: dict[str, Any] = {"database_url": None, "dagster_database_url": None}
+    if live:
+        changes |= {"home": settings.home / "demo" / "live", "source": "live"}
+    elif data is not None:
+        name = f"recorded-{crc32(str(data.resolve()).encode()):08x}"
+        changes |= {"home": settings.home / "demo" / name, "source": "recorded", "recorded_path": data}
+    else:
+        changes |= {"home": settings.home / "demo" / f"simulated-{settings.generated_seed}", "source": "live"}
+        # Another address when it is served; the plan with a history.
+        changes |= {"venue_url": SIM_URL, "coingecko_plan": "pro"}
     return settings.model_copy(update=changes)
 
 
-def ui_command(settings: "Settings") -> str:
-    """Spell the command that serves a demo's Dagster instance."""
-    variables = {"REGIME_HOME": settings.home, "REGIME_SOURCE": settings.source, "REGIME_RECORDED_PATH": settings.recorded_path}
+def invite(settings: "Settings") -> str:
+    """Spell the commands that serve a demo's Dagster instance; the simulated venue must be there for its live bars."""
+    variables: dict[str, object] = {
+        "REGIME_HOME": settings.home,
+        "REGIME_SOURCE": settings.source,
+        "REGIME_RECORDED_PATH": settings.recorded_path,
+    }
+    is_simulated = settings.venue_url == SIM_URL
+    if is_simulated:
+        variables |= {"REGIME_VENUE_URL": settings.venue_url, "REGIME_COINGECKO_PLAN": settings.coingecko_plan}
     shown = " ".join(f"{name}='{value}'" for name, value in variables.items() if value is not None)
-    return f"{shown} .venv/bin/regime up"
+    up = f"{shown} .venv/bin/regime up{'' if settings.source == 'recorded' else ' --live'}"
+    if not is_simulated:
+        return f"see it in the Dagster UI:\n  {up}"
+    return (
+        "see it in the Dagster UI, with new bars every minute: the venue in one terminal, the product in another\n"
+        f"  REGIME_GENERATED_SEED={settings.generated_seed} .venv/bin/regime sim\n  {up}"
+    )
+
+
+@contextmanager
+def _venue(settings: "Settings", *, is_real: bool) -> Iterator["Settings"]:
+    """Start the simulated venue where the settings want it, on a port of its own, and give the settings that point at it."""
+    if is_real or settings.source != "live":
+        yield settings
+        return
+    from regime_pipeline.adapters.venues.generated import GeneratedMarket
+    from regime_pipeline.clock import now_s
+    from regime_pipeline.market.universe import load_universe
+    from regime_pipeline.simulation.clock import VirtualClock
+    from regime_pipeline.simulation.server import SimulatedVenue, serve
+
+    universe = load_universe(settings.universe)
+    venue = SimulatedVenue(GeneratedMarket(universe, settings.generated_seed), universe, VirtualClock(now_s()))
+    with serve(venue) as served:
+        yield settings.model_copy(update={"venue_url": served.url})
 
 
 def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, console: "Console") -> dict[str, Any]:
@@ -90,6 +141,14 @@ def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, c
     with _step(console, "database", seconds):
         stores = open_migrated_stores(settings)
     universe = load_universe(settings.universe)
+    if settings.source == "live":
+        with _step(console, "venues", seconds):
+            unreachable = _reach_venues(settings, universe)
+        for venue, reason in unreachable.items():
+            console.print(f"  {venue} cannot be read: {reason}", highlight=False)
+        console.print(
+            "  dominances: CoinGecko has days of them, hours of the last day and no minutes; those grow from samples", highlight=False
+        )
     _backfill(settings, wanted, console, seconds)
     with _step(console, "report", seconds):
         with stores.open() as work:
@@ -129,11 +188,36 @@ def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, c
     }
 
 
+def _reach_venues(settings: "Settings", universe: "Universe") -> dict[str, str]:
+    """Ask each venue once and name those that cannot be read, with the reason.
+
+    Raises
+    ------
+    SourceUnavailableError
+        When none can: there is no network, or none of them serves this place.
+    """
+    from regime_pipeline.clock import now_s
+    from regime_pipeline.orchestration.resources import build_source
+    from regime_pipeline.services.probe_venues import probe_venues
+
+    probed = probe_venues(build_source(settings), universe, now_s())
+    unreachable = {venue: reason for venue, reason in probed.items() if reason is not None}
+    if len(unreachable) == len(probed):
+        reasons = "\n".join(f"  {venue}: {reason}" for venue, reason in unreachable.items())
+        raise SourceUnavailableError(
+            f"no venue can be read, so there is nothing to show:\n{reasons}\n"
+            "Check the network (a proxy or firewall may stand between), or run `make demo` without LIVE=1: it needs none."
+        )
+    return unreachable
+
+
 def describe_market(settings: "Settings") -> str:
     """Say in words where the bars come from."""
-    if settings.recorded_path is None:
-        return f"Generated market, seed {settings.generated_seed}"
-    return f"Recorded market, folder {settings.recorded_path.resolve().name}"
+    if settings.source == "recorded" and settings.recorded_path is not None:
+        return f"Recorded market, folder {settings.recorded_path.resolve().name}"
+    if settings.venue_url is None:
+        return "The venues of the universe file"
+    return f"Generated market, seed {settings.generated_seed}, through the simulated venue"
 
 
 def _backfill(settings: "Settings", wanted: dict[Timeframe, int | None], console: "Console", seconds: dict[str, float]) -> None:
@@ -153,7 +237,7 @@ def _backfill(settings: "Settings", wanted: dict[Timeframe, int | None], console
         if span is None:
             console.print(f"  {HORIZONS[timeframe]} {timeframe}: the market has no such bars")
             continue
-        days = DAYS[timeframe] if settings.recorded_path is None and wanted[timeframe] is None else wanted[timeframe]
+        days = DAYS[timeframe] if settings.source == "live" and wanted[timeframe] is None else wanted[timeframe]
         spans[timeframe] = choose_days(span, days, now)
     with open_instance(settings) as instance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's about what it marks beta: of no concern to who runs a demo

@@ -8,6 +8,8 @@ from psycopg import sql
 
 WALL_CLOCK: Final = (
     "created_at",
+    "last_asked_at",
+    "last_answered_at",
     "computed_at",
     "detected_at",
     "resolved_at",

@@ -1,6 +1,7 @@
 """`regime demo`: its own home, whole days, the order of its passes; and once through the real jobs, twice the same."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ from typer.testing import CliRunner
 
 from regime_pipeline.adapters.postgres.embedded import server_status
 from regime_pipeline.cli import app
-from regime_pipeline.cli.demo import choose_days, demo_settings, ui_command
+from regime_pipeline.cli.demo import SIM_URL, choose_days, demo_settings, describe_market, invite
 from regime_pipeline.cli.replay import read_timeframes
-from regime_pipeline.errors import BadInputError
+from regime_pipeline.errors import BadInputError, SourceUnavailableError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.services.plan_history import find_span, plan_history
 from regime_pipeline.settings import ENV_PREFIX, Settings, export_settings, load_settings
@@ -22,19 +23,30 @@ DAY = 86_400
 
 
 def test_each_market_has_a_home_of_its_own_and_no_external_database(tmp_path: Path) -> None:
-    live = Settings(home=tmp_path, database_url="postgresql://live/regime", generated_seed=3)
-    other = demo_settings(live.model_copy(update={"generated_seed": 4}), None)
-    made, recorded = demo_settings(live, None), demo_settings(live, tmp_path / "market")
-    assert len({made.home, other.home, recorded.home, demo_settings(live, tmp_path / "other").home, tmp_path}) == 5
-    assert all(settings.home.is_relative_to(tmp_path / "demo") for settings in (made, other, recorded))
-    assert (made.database_url, recorded.database_url) == (None, None)
-    assert (made.source, recorded.source, recorded.recorded_path) == ("generated", "recorded", tmp_path / "market")
+    mine = Settings(home=tmp_path, database_url="postgresql://live/regime", generated_seed=3)
+    other = demo_settings(mine.model_copy(update={"generated_seed": 4}), None)
+    made, recorded, live = demo_settings(mine, None), demo_settings(mine, tmp_path / "market"), demo_settings(mine, None, live=True)
+    every = (made, other, recorded, live, demo_settings(mine, tmp_path / "other"))
+    assert len({tmp_path, *(settings.home for settings in every)}) == 6
+    assert all(settings.home.is_relative_to(tmp_path / "demo") for settings in every)
+    assert {settings.database_url for settings in every} == {None}
+    assert (made.source, made.venue_url, made.coingecko_plan) == ("live", SIM_URL, "pro")
+    assert (recorded.source, recorded.recorded_path) == ("recorded", tmp_path / "market")
+    assert (live.source, live.venue_url, live.coingecko_plan) == ("live", None, "keyless")
+    assert len({describe_market(settings) for settings in every}) == 5
+    with pytest.raises(BadInputError, match="shows one market"):
+        demo_settings(mine, tmp_path, live=True)
 
 
-def test_the_command_for_the_ui_names_the_demos_settings(tmp_path: Path) -> None:
-    command = ui_command(demo_settings(Settings(home=tmp_path), tmp_path))
-    assert command.startswith(f"REGIME_HOME='{tmp_path}/demo/recorded-")
-    assert command.endswith(f" REGIME_SOURCE='recorded' REGIME_RECORDED_PATH='{tmp_path}' .venv/bin/regime up")
+def test_the_commands_for_the_ui_name_the_demos_settings(tmp_path: Path) -> None:
+    recorded = invite(demo_settings(Settings(home=tmp_path), tmp_path))
+    assert f"\n  REGIME_HOME='{tmp_path}/demo/recorded-" in recorded
+    assert recorded.endswith(f" REGIME_SOURCE='recorded' REGIME_RECORDED_PATH='{tmp_path}' .venv/bin/regime up")
+    live = invite(demo_settings(Settings(home=tmp_path), None, live=True))
+    assert live.endswith(f"REGIME_HOME='{tmp_path}/demo/live' REGIME_SOURCE='live' .venv/bin/regime up --live")
+    simulated = invite(demo_settings(Settings(home=tmp_path, generated_seed=9), None)).splitlines()
+    assert simulated[1].strip() == "REGIME_GENERATED_SEED=9 .venv/bin/regime sim"
+    assert simulated[2].endswith("REGIME_VENUE_URL='http://127.0.0.1:8900' REGIME_COINGECKO_PLAN='pro' .venv/bin/regime up --live")
 
 
 def test_exported_settings_are_loaded_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -87,6 +99,7 @@ def test_timeframes_are_read_by_name() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_demos_of_a_day_show_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
         monkeypatch.setenv(ENV_PREFIX + name.upper(), "")
@@ -95,16 +108,38 @@ def test_two_demos_of_a_day_show_the_same(monkeypatch: pytest.MonkeyPatch, tmp_p
     with open_home() as home:
         found = []
         for _ in range(2):
+            for name in Settings.model_fields:
+                monkeypatch.setenv(ENV_PREFIX + name.upper(), "")
             monkeypatch.setenv("REGIME_HOME", str(home))
             result = CliRunner().invoke(app, ["demo", "--json", "--out", str(out), *days], catch_exceptions=False)
             found.append(json.loads(result.stdout))
-            assert server_status(home / "demo" / "generated-7").state == "stopped"
-            monkeypatch.setenv("REGIME_SOURCE", "")
+            assert server_status(home / "demo" / "simulated-7").state == "stopped"
     first, second = found
     assert len(first["board"]) == 24
-    assert all(cell["state"] for cell in first["board"])
+    # CoinGecko has no history of dominance in minutes, and hours of one day only.
+    stateless = {(cell["driver"], cell["timeframe"]) for cell in first["board"] if not cell["state"]}
+    assert stateless == {(driver, timeframe) for driver in ("BTC.d", "USDT.d") for timeframe in ("1m", "1h")}
     assert [row["bucket"] for row in first["levers"]] == ["nano", "small", "mid", "big"]
     assert first["tables"]["derivation_marks"]["rows"] == 0
-    assert first["tables"] == second["tables"]
+    spent = {"vendor_calls"}  # the second demo asked CoinGecko too
+    assert {name: table for name, table in first["tables"].items() if name not in spent} == {
+        name: table for name, table in second["tables"].items() if name not in spent
+    }
     assert (first["board"], first["levers"]) == (second["board"], second["levers"])
-    assert out.read_text(encoding="utf-8").count('class="state S') > 24
+    assert out.read_text(encoding="utf-8").count('class="state S') > 20
+
+
+@pytest.mark.slow
+def test_without_a_venue_to_read_a_live_demo_says_so_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(ENV_PREFIX + name.upper(), "")
+    with socket.socket() as closed, open_home() as home:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
+        monkeypatch.setenv("REGIME_HOME", str(home))
+        monkeypatch.setenv("REGIME_VENUE_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(SourceUnavailableError, match="no venue can be read") as refused:
+            CliRunner().invoke(app, ["demo", "--live"], catch_exceptions=False)
+        assert server_status(home / "demo" / "live").state == "stopped"
+    for venue in ("binance_um", "binance_spot", "hyperliquid"):
+        assert f"\n  {venue}: " in str(refused.value)
+    assert "Check the network" in str(refused.value)
