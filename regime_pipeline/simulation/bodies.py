@@ -10,6 +10,7 @@ from regime_pipeline.simulation.wire import Api
 HTML: Final = "text/html"
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain"
+_RETRY_AFTER: Final = {403, 418, 429}
 
 _PAGE: Final = "<html><head><title>{title}</title></head><body><h1>{title}</h1><p>{text}</p></body></html>\n"
 _BINANCE: Final = '{{"code":{code},"msg":"{text}"}}'
@@ -25,7 +26,7 @@ class Bodies:
     def refusal(self, fault: Fault, api: Api) -> Answer:
         """Build the answer of an `http_...` or `html_200` fault."""
         status = 200 if fault.kind is FaultKind.HTML_200 else int(fault.kind.removeprefix("http_"))
-        retry = {"Retry-After": f"{fault.amount:g}"} if fault.kind in {FaultKind.HTTP_418, FaultKind.HTTP_429} else {}
+        retry = {"Retry-After": f"{fault.amount:g}"} if status in _RETRY_AFTER and fault.amount > 0 else {}
         recorded, worded = _FORMS.get((status, api)) or _FORMS[status, None]
         path = self._folder / recorded if self._folder and recorded else None
         body = path.read_text(encoding="utf-8") if path and path.is_file() else worded

@@ -73,6 +73,7 @@ VALUES: Final[dict[FaultKind, tuple[float, str]]] = {
     K.TIMEOUT: (30.0, "real seconds without an answer before the connection is cut"),
     K.HTTP_429: (2.0, "Retry-After, seconds"),
     K.HTTP_418: (60.0, "Retry-After, seconds"),
+    K.HTTP_403: (0.0, "Retry-After, seconds; 0: none is sent"),
     K.CLOCK_SKEW: (-90.0, "seconds added to the venue's stamps: Date header, server time"),
     K.OUTLIER: (10.0, "factor of one price of a bar"),
     K.WRONG_UNIT: (1000.0, "factor of every price of an answer"),
@@ -184,7 +185,9 @@ def _standard() -> FaultScript:
     asked = {"venue": Api.USDM, "endpoint": "klines", "spread": 40}
     return FaultScript(
         faults=(
-            *_hourly([K.HTTP_418, K.HTTP_451, K.HTTP_403], calm_s, **asked),
+            *_hourly([K.HTTP_418, K.HTTP_451], calm_s, **asked),
+            # Without a time to come back, one blocked request would cost the venue an hour: all day, at one an hour.
+            *_hourly([K.HTTP_403], calm_s + 194, value=60, **asked),
             *_hourly(sorted(TRANSPORT_KINDS - {K.HTTP_418, K.HTTP_451, K.HTTP_403}), calm_s + 300, spread=40),
             *_hourly(sorted(ROW_KINDS), calm_s + 1200, spread=40),
             *_hourly([K.LATE, K.REVISED, K.VENDOR_GAP], calm_s, venue=Api.USDM),

@@ -139,6 +139,12 @@ def test_recorded_bodies_are_sent_where_there_are_some(kind: FaultKind, path: st
         assert requests.get(f"{served.url}/{path}", timeout=5).text == (HTTP / name).read_text(encoding="utf-8")
 
 
+def test_a_blocked_request_says_when_to_come_back_only_if_told_to() -> None:
+    for value, expected in ((None, None), (60.0, "60")):
+        with simulated(once(K.HTTP_403, value=value)) as served:
+            assert requests.get(f"{served.url}/binance/api/v3/time", timeout=5).headers.get("Retry-After") == expected
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
