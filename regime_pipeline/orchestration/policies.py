@@ -16,6 +16,9 @@ BAR_TAG: Final = "regime/bar_ts"
 JOB_TAG: Final = "regime/job"
 """Run tag that the queue counts: dagster.yaml lets one live run of each job be under way at a time."""
 
+TELL_EVERY_S: Final = 900
+"""A live minute tells Dagster of its checks, and draws its picture, at each quarter of an hour; a check that fails is always told."""
+
 FETCH_RETRY: Final = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """Hours and days ask again themselves. A minute does not: the next one comes sooner and begins where this one stopped."""
 

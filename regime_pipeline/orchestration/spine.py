@@ -7,7 +7,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # what define_asset_job returns
 
 from regime_pipeline.market.timeframe import HORIZONS, Timeframe
-from regime_pipeline.orchestration.policies import BAR_TAG, JOB_TAG, PACES, QUANT_TEAM
+from regime_pipeline.orchestration.policies import BAR_TAG, JOB_TAG, PACES, QUANT_TEAM, TELL_EVERY_S
+from regime_pipeline.orchestration.stages import asset_names
 from regime_pipeline.orchestration.window import spell_bar
 
 UNDER_WAY: Final = [
@@ -65,7 +66,14 @@ def plan_run(timeframe: Timeframe, tick: datetime) -> dg.RunRequest:
         "dagster/priority": str(pace.priority),
         "dagster/max_runtime": str(pace.max_runtime_s),
     }
-    return dg.RunRequest(run_key=f"{timeframe}:{bar}", partition_key=bar[:10], tags=tags)
+    with_checks = timeframe is not Timeframe.M1 or (bar_s + timeframe.seconds) % TELL_EVERY_S == 0
+    return dg.RunRequest(
+        run_key=f"{timeframe}:{bar}",
+        partition_key=bar[:10],
+        tags=tags,
+        asset_selection=None if with_checks else [dg.AssetKey(name) for name in asset_names(timeframe)],
+        asset_check_keys=None if with_checks else [],
+    )
 
 
 def _is_under_way(instance: dg.DagsterInstance, job: str) -> bool:

@@ -17,14 +17,11 @@ from regime_pipeline.market.universe import Universe
 from regime_pipeline.orchestration.checks import CHECKS, Scope
 from regime_pipeline.orchestration.metadata import describe_rows, describe_window, plot_states, tabulate_states
 from regime_pipeline.orchestration.partitions import UTC_DAYS
-from regime_pipeline.orchestration.policies import DATA_TEAM, FETCH_RETRY, QUANT_TEAM
+from regime_pipeline.orchestration.policies import DATA_TEAM, FETCH_RETRY, QUANT_TEAM, TELL_EVERY_S
 from regime_pipeline.orchestration.resources import Market, Stores
 from regime_pipeline.orchestration.window import window_of
 from regime_pipeline.ports import BarSource
 from regime_pipeline.services.window import Window
-
-PLOT_EVERY_S: Final = 900
-"""A picture costs a run about as much as everything else it does; of a minute job each fifteenth live run draws one."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 Result = dg.MaterializeResult[Any] | dg.AssetCheckResult
@@ -70,6 +67,11 @@ def asset_name(table: str, timeframe: Timeframe) -> str:
     return table if table == "token_cap_bucket" else f"{table}_{timeframe}"
 
 
+def asset_names(timeframe: Timeframe) -> list[str]:
+    """Name the assets of a timeframe, in data order."""
+    return [asset_name(output.table, timeframe) for stage in STAGES[timeframe] for output in stage.outputs]
+
+
 def build_step(name: str, stages: Sequence[Stage], timeframe: Timeframe) -> dg.AssetsDefinition:
     """Build one step that runs stages of a timeframe in their order, one asset per table.
 
@@ -97,7 +99,9 @@ def build_step(name: str, stages: Sequence[Stage], timeframe: Timeframe) -> dg.A
         now_s = wait_for_close(window, timeframe)
         source = market.source(patient=not window.live)
         inputs = Inputs(stores, source, market.universe(), timeframe, window, now_s, market.dominance_every_s())
-        for result in run_stages(stages, inputs, {key.to_user_string() for key in context.selected_asset_keys}):
+        selected = {key.to_user_string() for key in context.selected_asset_keys}
+        told = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
+        for result in run_stages(stages, inputs, selected, told):
             if isinstance(result, dg.MaterializeResult) and result.metadata:
                 yield _keep_once(context, result)
             else:
@@ -106,8 +110,16 @@ def build_step(name: str, stages: Sequence[Stage], timeframe: Timeframe) -> dg.A
     return step
 
 
-def run_stages(stages: Sequence[Stage], inputs: Inputs, selected: set[str]) -> Iterator[Result]:
-    """Run the selected stages in order, each table's checks behind it; a failed blocking check is the last result."""
+def run_stages(stages: Sequence[Stage], inputs: Inputs, selected: set[str], told: set[tuple[str, str]]) -> Iterator[Result]:
+    """Run the selected stages in order, each table's checks behind it; a failed blocking check is the last result.
+
+    Every check is judged. Those of `told` (asset, check) are results too: each is three events, and a minute has twenty of them.
+
+    Raises
+    ------
+    Failure
+        When a blocking check fails that is not told.
+    """
     for stage in stages:
         names = {output.table: asset_name(output.table, inputs.timeframe) for output in stage.outputs}
         chosen = {table: name for table, name in names.items() if name in selected}
@@ -121,9 +133,19 @@ def run_stages(stages: Sequence[Stage], inputs: Inputs, selected: set[str]) -> I
             for table, name in chosen.items():
                 scope = Scope(table, inputs.timeframe, inputs.window, inputs.universe, inputs.source)
                 verdicts += [check.run(audit, scope, name) for check in CHECKS[table]]
-        yield from verdicts
-        if any(not verdict.passed and verdict.severity is dg.AssetCheckSeverity.ERROR for verdict in verdicts):
+        yield from (verdict for verdict in verdicts if _key(verdict) in told)
+        failed = [verdict for verdict in verdicts if not verdict.passed and verdict.severity is dg.AssetCheckSeverity.ERROR]
+        for verdict in failed:
+            if _key(verdict) not in told:
+                asset, check = _key(verdict)
+                raise dg.Failure(f"check {check} of {asset} failed; nothing is derived from it. See its faults.", dict(verdict.metadata))
+        if failed:
             return
+
+
+def _key(verdict: dg.AssetCheckResult) -> tuple[str, str]:
+    """Asset and name of a check that has been judged."""
+    return str(verdict.asset_key and verdict.asset_key.to_user_string()), str(verdict.check_name)
 
 
 def _keep_once(context: dg.AssetExecutionContext, result: dg.MaterializeResult[Any]) -> dg.MaterializeResult[Any]:
@@ -246,7 +268,7 @@ def _deltas(inputs: Inputs) -> Tables:
     line = describe_rows(summary.written, summary.unchanged, last_s)
     with inputs.stores.open() as work:
         line["states"] = tabulate_states(load_board(work, inputs.now_s), timeframe)
-    if timeframe is not Timeframe.M1 or not window.live or window.end_s % PLOT_EVERY_S == 0:
+    if timeframe is not Timeframe.M1 or not window.live or window.end_s % TELL_EVERY_S == 0:
         with inputs.stores.audit() as audit:
             line["plot"] = plot_states(audit, timeframe, window)
     return {"regime_deltas": line}
@@ -306,3 +328,9 @@ DELTAS: Final = Stage(
     ),
     _deltas,
 )
+STAGES: Final = {
+    Timeframe.M1: (INGEST, DRIVERS, TREND, DELTAS),
+    Timeframe.H1: (INGEST, DRIVERS, TREND, DELTAS),
+    Timeframe.D1: (INGEST, BUCKETS, DRIVERS, TREND, DELTAS),
+}
+"""What a timeframe's job runs, in data order."""

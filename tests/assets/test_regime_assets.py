@@ -10,6 +10,7 @@ from regime_pipeline.definitions import build_defs
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.orchestration.backfill import BackfillFailedError, materialize_range
 from regime_pipeline.orchestration.policies import BAR_TAG, PACES
+from regime_pipeline.orchestration.stages import asset_names
 
 DAYS = (date(2025, 1, 1), date(2025, 1, 16))  # 384 hours: 52 of them with a state
 N_HOURS = 384
@@ -108,6 +109,31 @@ def test_a_bad_bar_stops_the_minute_inside_its_step(regime_env: str, instance: d
         conn.execute("delete from majors_price_data_ohlc where source = 'seeded'")
     assert run_live(instance, Timeframe.M1, "2025-01-01T00:10:00+00:00").success  # the marks of the stopped run are still there
     assert count(regime_env, "select count(*) from regime_price_data_ohlc where driver = 'BTC'") == 11
+
+
+def test_a_minute_without_told_checks_writes_few_events_and_still_stops_at_a_bad_bar(regime_env: str, instance: dg.DagsterInstance) -> None:
+    keys = {dg.AssetKey(name) for name in asset_names(Timeframe.M1)}
+    quiet = build_defs().resolve_job_def("regime_micro").get_subset(asset_selection=keys, asset_check_selection=set())
+
+    def run(bar: str) -> dg.ExecuteInProcessResult:
+        return quiet.execute_in_process(instance=instance, partition_key=bar[:10], tags={BAR_TAG: bar}, raise_on_error=False)
+
+    good = run("2025-01-01T00:05:00+00:00")
+    assert good.success
+    assert {asset for asset, _ in materializations(instance, good.run_id)} == set(asset_names(Timeframe.M1))
+    assert checks(instance, good.run_id) == {}
+    assert (
+        len(instance.all_logs(good.run_id))
+        < len(instance.all_logs(run_live(instance, Timeframe.M1, "2025-01-01T00:06:00+00:00").run_id)) / 2
+    )
+
+    seed_off_grid_bar(regime_env, "1m", "2025-01-01T00:03:30+00:00")
+    bad = run("2025-01-01T00:10:00+00:00")
+    assert not bad.success
+    failure = bad.failure_data_for_node("micro")
+    assert failure is not None
+    assert "check grid of majors_price_data_ohlc_1m failed" in str(failure.user_failure_data and failure.user_failure_data.description)
+    assert count(regime_env, "select count(*) from regime_price_data_ohlc where driver = 'BTC'") == 7  # as before
 
 
 def test_a_bad_bar_stops_the_steps_after_it_and_is_named(regime_env: str, instance: dg.DagsterInstance) -> None:

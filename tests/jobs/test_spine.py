@@ -27,6 +27,14 @@ def test_a_tick_asks_once_for_the_bar_just_closed(timeframe: Timeframe, tick: da
     assert request.partition_key == day
 
 
+def test_a_minute_tells_of_its_checks_at_each_quarter_of_an_hour() -> None:
+    for minute in range(60):
+        request = plan_run(Timeframe.M1, datetime(2025, 1, 2, 1, minute, tzinfo=UTC))
+        assert (request.asset_check_keys is None) == (minute % 15 == 0)
+        assert request.asset_check_keys in (None, [])
+    assert plan_run(Timeframe.H1, datetime(2025, 1, 2, 1, 2, tzinfo=UTC)).asset_check_keys is None
+
+
 def test_the_minute_goes_before_the_hour_before_the_day_before_backfills() -> None:
     tick = datetime(2025, 1, 2, 1, 5, tzinfo=UTC)
     priorities = [int(plan_run(timeframe, tick).tags["dagster/priority"]) for timeframe in (Timeframe.M1, Timeframe.H1, Timeframe.D1)]
