@@ -3,11 +3,15 @@
 Dagster keeps its event log for ever; the minute job alone writes about 150 KB a run. Its `retention` block trims ticks only.
 """
 
+from datetime import timedelta
+from typing import Final
+
 import dagster as dg
 
 from regime_pipeline.clock import utc_now
 from regime_pipeline.orchestration.policies import DATA_TEAM
 from regime_pipeline.orchestration.pruning import PruneConfig, prune_runs
+from regime_pipeline.orchestration.resources import Stores
 
 
 @dg.op(description="Deletes finished runs that are older than their job's days, oldest first, in batches.", tags={"layer": "upkeep"})
@@ -18,6 +22,19 @@ def delete_old_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None
     context.log.info("deleted %s runs%s", summary.runs, "" if summary.is_done else "; more are left for the next run")
 
 
+OPINION_DAYS: Final = 90
+"""Minutes of posteriors and change points are kept so long; hours, quarters and snapshots for ever."""
+
+
+@dg.op(description="Drops the months of minute opinions that are older than 90 days.", tags={"layer": "upkeep"})
+def drop_old_opinions(context: dg.OpExecutionContext, stores: Stores) -> None:
+    """Drop whole monthly partitions, and tell which."""
+    before = utc_now() - timedelta(days=OPINION_DAYS)
+    with stores.open() as work:
+        dropped = work.opinions.drop_months(int(before.timestamp()))
+    context.add_output_metadata({"dropped": ", ".join(dropped) or "none"})
+
+
 @dg.job(
     executor_def=dg.in_process_executor,
     owners=[DATA_TEAM],
@@ -26,8 +43,9 @@ def delete_old_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None
     description="Daily: deletes old finished runs with their events and compute logs. The newest materialization of an asset stays known.",
 )
 def prune_history() -> None:
-    """Prune Dagster's own history; our tables are never touched."""
+    """Prune Dagster's own history, and the minutes of the second opinions; no other table of ours is touched."""
     delete_old_runs()
+    drop_old_opinions()
 
 
 prune_history_schedule = dg.ScheduleDefinition(

@@ -148,6 +148,10 @@ class OpinionStore(Protocol):
         """Load slots and their stored bands from one bar to another; NaN where unknown."""
         ...
 
+    def drop_months(self, before_s: int) -> list[str]:
+        """Drop the months of 1m posteriors and change points that ended at or before an instant; returns their tables."""
+        ...
+
     def load_opinions(self, series: str, timeframe: Timeframe, first_s: int, last_s: int) -> "list[tuple[Opinion, TrackerState | None]]":
         """Load the posteriors from one bar to another, ascending, each with the tracker after it where it has one."""
         ...

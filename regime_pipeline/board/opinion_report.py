@@ -179,7 +179,7 @@ def render_html(sections: Sequence[Section]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(sections[0].title)}</title><style>{style}\ntd{{text-align:right}} td:first-child{{text-align:left}}</style></head>"
+        f"<title>{escape(sections[0].title)}</title><style>{style}\ntd.number{{text-align:right;white-space:nowrap}}</style></head>"
         f"\n<body>{body}</body></html>\n"
     )
 
@@ -189,9 +189,14 @@ def _html_section(section: Section, *, is_first: bool) -> str:
     table = ""
     if section.rows:
         head = "".join(f"<th>{escape(text)}</th>" for text in section.heads)
-        rows = "".join("<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>" for row in section.rows)
+        rows = "".join("<tr>" + "".join(map(_html_cell, row)) + "</tr>" for row in section.rows)
         table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     return f"{heading}<p>{escape(section.words)}</p>{table}{'</header>' if is_first else '</section>'}"
+
+
+def _html_cell(cell: Cell) -> str:
+    kind = ' class="number"' if isinstance(cell, int | float) or (isinstance(cell, str) and cell.endswith(" %")) else ""
+    return f"<td{kind}>{escape(_text(cell))}</td>"
 
 
 def _text(cell: Cell) -> str:

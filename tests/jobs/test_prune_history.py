@@ -1,10 +1,12 @@
 from datetime import timedelta
 
 import dagster as dg
+import psycopg
 import pytest
 
 from jobs.prune_history import prune_history
 from regime_pipeline.clock import utc_now
+from regime_pipeline.definitions import build_defs
 from regime_pipeline.orchestration.pruning import PruneConfig, prune_runs
 
 
@@ -53,11 +55,20 @@ def test_what_is_above_the_limit_waits_for_the_next_day(instance: dg.DagsterInst
     )  # oldest go first
 
 
-def test_the_job_prunes_the_instance_it_runs_on() -> None:
+def test_the_job_prunes_the_instance_it_runs_on_and_old_minutes_of_opinions(regime_env: str) -> None:
+    months = "select relname from pg_class where relname ~ '^(changepoints|hmm_posteriors)_1m_[0-9]+$' order by relname"
+    with psycopg.connect(regime_env) as conn:
+        conn.execute("select ensure_opinion_months('2025-01-01Z', '2025-01-31Z'), ensure_opinion_months(now(), now())")
+        assert len(conn.execute(months).fetchall()) == 4
     with dg.instance_for_test() as instance:
         run_job(instance, "regime_micro")
-        result = prune_history.execute_in_process(
+        job = build_defs().resolve_job_def("prune_history")
+        result = job.execute_in_process(
             instance=instance, run_config={"ops": {"delete_old_runs": {"config": {"days_by_job": {"regime_micro": 0}}}}}
         )
         assert result.success
         assert [run.job_name for run in instance.get_runs()] == ["prune_history"]
+    with psycopg.connect(regime_env) as conn:
+        left = [name for (name,) in conn.execute(months).fetchall()]
+    assert len(left) == 2
+    assert not [name for name in left if name.endswith("202501")]

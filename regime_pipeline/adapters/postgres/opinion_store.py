@@ -287,6 +287,10 @@ class PostgresOpinions:
         rows = self._fetch(query.format(_mine(series, timeframe)), (first_s, last_s))
         return rows["bar_ts"], rows["band"]
 
+    def drop_months(self, before_s: int) -> list[str]:
+        """Drop the months of 1m posteriors and change points that ended at or before an instant; returns their tables."""
+        return [name for (name,) in self._conn.execute("select drop_opinion_months(to_timestamp(%s))", (before_s,))]
+
     def load_opinions(self, series: str, timeframe: Timeframe, first_s: int, last_s: int) -> list[tuple[Opinion, TrackerState | None]]:
         """Load the posteriors from one bar to another, ascending, each with the tracker after it where it has one."""
         found = []
