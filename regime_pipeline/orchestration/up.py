@@ -22,12 +22,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from regime_pipeline.adapters.postgres.connect import database_urls, open_connection
-from regime_pipeline.adapters.postgres.embedded import server_status, stop_server
+from regime_pipeline.adapters.postgres.embedded import ensure_server, server_status, stop_server
 from regime_pipeline.adapters.postgres.migrate import SQL_FOLDER, apply_roles, migrate
 from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.clock import monotonic_s
 from regime_pipeline.clock import now_s as read_now_s
-from regime_pipeline.errors import RegimeError
+from regime_pipeline.errors import DatabaseError, RegimeError
 from regime_pipeline.market.universe import load_universe
 from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, dagster_home, write_home
 from regime_pipeline.services.read_board import load_board
@@ -41,6 +41,8 @@ REGIME: Final = ["-c", "from regime_pipeline.cli import main; main()"]
 """Our own command line, by the interpreter that runs us."""
 COMEBACK_S: Final = (1.0, 60.0)
 """Shortest and longest wait before a dead collector is started again; it doubles while it dies within a minute."""
+DATABASE_LOOK_S: Final = 5.0
+"""How often the embedded server is looked after."""
 STOP_TIMEOUT_S: Final = 20
 """How long a child, and a run under way, may take to end before it is killed; the next run heals what a killed one left."""
 
@@ -132,10 +134,14 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         if not stopped.is_set():
             say(f"Dagster is at {address} {'(read only)' if options.read_only else ''}".rstrip())
             say(f"logs are in {home / 'log'}; ctrl-C stops all")
+        next_look_s = 0.0
         while not stopped.wait(0.5):
             _refuse_dead(children)
             if collector is not None:
                 collector.look(say)
+            if monotonic_s() >= next_look_s:
+                _revive_database(settings, say)
+                next_look_s = monotonic_s() + DATABASE_LOOK_S
     finally:
         _stop([*children, *([collector.child] if collector is not None and collector.child is not None else [])], say)
 
@@ -169,6 +175,18 @@ class Kept:
         wait_s = min(longest, shortest * 2.0 ** min(self.failures - 1, 10))
         say(f"the {self.name} ended by itself with code {code}; it starts again in {wait_s:g} s. Read {self.child.log}.1")
         self.child, self.due_s = None, now_s + wait_s
+
+
+def _revive_database(settings: Settings, say: Say) -> None:
+    """Start the embedded server again when none of its processes lives: runs would do so, but without it none is launched."""
+    if settings.database_url is not None or server_status(settings.home).state != "stopped":
+        return
+    try:
+        ensure_server(settings.home, settings.postgres_bin)
+    except DatabaseError as error:
+        say(f"the database ended by itself and does not start: {error}")
+    else:
+        say("the database ended by itself; it was started again")
 
 
 def _lacks_history(url: str, settings: Settings) -> bool:
