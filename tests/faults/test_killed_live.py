@@ -1,0 +1,217 @@
+"""Collector, runs, database and daemon, killed by the system at drawn moments: no bar is lost or doubled, and no state is another."""
+
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from regime_pipeline.adapters.postgres.embedded import ensure_server
+from regime_pipeline.clock import utc_now
+from regime_pipeline.market.timeframe import Timeframe
+from tests.killed import FORKS, Place, Process, Stage, backends_of, collect, postmaster_of, run_live, staged
+from tests.served import Up, processes_of, processes_with, wait_for
+from tests.sizes import KILLS
+
+SEED = 7
+SPEED = 30.0
+"""A minute takes two seconds."""
+START_S = 1_735_689_600 + 10 * 3600 + 50
+OF_DAEMON = max(3, KILLS // 5)
+"""So many kills are of a real daemon and what it runs, at real pace; the others are of the same code without Dagster, and faster."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
+
+
+def kill_backend(url: str, rng: random.Random) -> None:
+    """Kill a process of the server: it then ends all the others, and recovers its log."""
+    os.kill(rng.choice(backends_of(url)), signal.SIGKILL)
+
+
+# --- runs and collector as processes of ours, on a virtual clock ---
+
+
+@dataclass
+class Crowd:
+    """A collector that is always there, one run after the other, and the server that both use."""
+
+    place: Place
+    url: str
+    rng: random.Random
+    kills: Counter[str] = field(default_factory=Counter)
+    codes: Counter[tuple[str, int | None]] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.collector = self._start(collect)
+
+    def run(self, victim: str) -> None:
+        """Start a run, wait for a drawn moment, kill the victim, and let the run end if it can."""
+        run = self._start(run_live, self.rng.choices((Timeframe.M1, Timeframe.H1), (4, 1))[0])
+        try:
+            run.join(self.rng.uniform(0.0, 1.5))
+            self._kill(victim, run)
+            run.join(60)
+            self.codes[victim, run.exitcode] += 1
+        finally:
+            run.kill()
+            run.join()
+
+    def rest(self) -> None:
+        """Let a run work undisturbed; it starts the database if need be."""
+        run = self._start(run_live, Timeframe.M1)
+        run.join(60)
+        assert run.exitcode == 0
+        assert self.collector.is_alive()
+
+    def end(self) -> None:
+        self.collector.kill()
+        self.collector.join()
+
+    def _kill(self, victim: str, run: Process) -> None:
+        match victim:
+            case "run":
+                run.kill()
+                run.join()
+                self.kills["run"] += run.exitcode == -signal.SIGKILL  # one that was faster than its killer does not count
+                return
+            case "collector":
+                self.end()
+                assert self.collector.exitcode == -signal.SIGKILL  # it had not ended by itself
+                self.collector = self._start(collect)
+            case "backend":
+                kill_backend(self.url, self.rng)
+            case "postmaster":
+                os.kill(postmaster_of(self.place.home), signal.SIGKILL)
+        self.kills[victim] += 1
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> Process:
+        process = FORKS.Process(target=target, args=(self.place, *arguments), daemon=True)
+        process.start()
+        return process
+
+
+def test_nothing_is_lost_or_doubled_whoever_is_killed() -> None:
+    rng = random.Random(SEED)
+    victims = {"run": 9, "collector": 4, "backend": 4, "postmaster": 3}
+    with staged(START_S) as stage:
+        stage.served.venue.clock.set_speed(SPEED)
+        crowd = Crowd(stage.place(), stage.url, rng)
+        try:
+            while crowd.kills.total() < KILLS - OF_DAEMON:
+                crowd.run(rng.choices(tuple(victims), tuple(victims.values()))[0])
+                if rng.random() < 0.7:
+                    crowd.rest()
+        finally:
+            crowd.end()
+        stage.finish()
+        minutes = (stage.served.venue.clock.now_s() - START_S) / 60
+        print(f"killed {dict(crowd.kills)} in {minutes:.0f} virtual minutes; runs ended {dict(crowd.codes)}")
+        assert set(crowd.kills) == set(victims)
+        assert all(code == 0 for (victim, code) in crowd.codes if victim == "collector")
+        assert stage.flaws() == []
+
+
+# --- the real daemon and what it runs, at real pace ---
+
+
+@dataclass
+class House:
+    """`regime up --live`, and what can be killed of it."""
+
+    stage: Stage
+    rng: random.Random
+
+    def __post_init__(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        place = self.stage.place()
+        given = {
+            "REGIME_UNIVERSE": str(place.universe),
+            "REGIME_VENUE_URL": place.venue_url,
+            "REGIME_COINGECKO_PLAN": "pro",
+            "REGIME_COINGECKO_KEY": "simulated",
+        }
+        self.up = Up(self.stage.home, "--live", settings=given, start_s=240)
+        assert self.up.process.poll() is None, self.up.said()
+
+    def kill(self, victim: str) -> None:
+        """Kill, and bring back what nobody but an operator (or systemd) brings back."""
+        assert self.up.process.poll() is None, f"before {victim}: {self.up.said()}"
+        match victim:
+            case "daemon":
+                os.kill(self._pids("dagster._daemon")[0], signal.SIGKILL)
+                assert self.up.process.wait(60) == 1
+                self.open()
+            case "everything":
+                for pid in [postmaster_of(self.stage.home), *self._pids("")]:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                self.up.process.wait(60)
+                self.open()
+            case "run":
+                wait_for(lambda: bool(self._runs()), 90)
+                time.sleep(self.rng.uniform(0.0, 1.0))
+                for pid in self._runs():
+                    os.kill(pid, signal.SIGKILL)
+            case "collector":
+                os.kill(self._pids(" collect")[0], signal.SIGKILL)
+            case "backend":
+                kill_backend(self.stage.url, self.rng)
+            case "postmaster":
+                os.kill(postmaster_of(self.stage.home), signal.SIGKILL)
+
+    def newest_s(self) -> int:
+        """Open of the newest minute with a delta of BTC; 0 while the database is away."""
+        with suppress(psycopg.OperationalError), psycopg.connect(self.stage.url) as conn:
+            row = conn.execute("select extract(epoch from max(ts))::bigint from regime_deltas where driver = 'BTC' and timeframe = '1m'")
+            return row.fetchone()[0]  # type: ignore[index]
+        return 0
+
+    def _pids(self, word: str) -> list[int]:
+        return [pid for pid, command in processes_with(self.stage.home) if word in command]
+
+    def _runs(self) -> list[int]:
+        """Runs are forked by a process that has the same command line and was itself started by the code server."""
+        forks = set(self._pids("multiprocessing.forkserver"))
+        return [pid for pid in forks if parent_of(pid) in forks]
+
+
+def parent_of(pid: int) -> int | None:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
+
+
+def test_a_daemon_comes_back_whatever_of_it_is_killed() -> None:
+    rng = random.Random(SEED)
+    victims = ["daemon", "postmaster", "run", "everything", "collector", "backend"]
+    plan = [victims[at % len(victims)] for at in range(OF_DAEMON)]
+    rng.shuffle(plan)
+    with staged(int(utc_now().timestamp())) as stage:
+        clock = stage.served.venue.clock
+        clock.advance(utc_now().timestamp() - clock.now_s())
+        clock.set_speed(1.0)
+        house = House(stage, rng)
+        try:
+            for victim in plan:
+                time.sleep(rng.uniform(3.0, 25.0))
+                house.kill(victim)
+                print(f"{utc_now():%H:%M:%S} killed {victim}", flush=True)
+            last_s = Timeframe.M1.floor(int(utc_now().timestamp()))
+            wait_for(lambda: house.newest_s() >= last_s, 180)
+        finally:
+            code = house.up.stop()
+        assert code == 0
+        assert processes_of(stage.home) == []
+        ensure_server(stage.home)
+        stage.finish()
+        assert stage.flaws() == []
