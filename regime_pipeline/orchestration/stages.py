@@ -188,7 +188,7 @@ def _shorter(output: Output, timeframe: Timeframe) -> list[str]:
 
 
 def _ingest(inputs: Inputs) -> Tables:
-    from regime_pipeline.services.ingest_bars import ingest_timeframe
+    from regime_pipeline.services.ingest_bars import ingest_bars
     from regime_pipeline.services.run_step import timeframes_in_use
     from regime_pipeline.services.verify_bars import VERIFIED, verify_bars
 
@@ -197,7 +197,7 @@ def _ingest(inputs: Inputs) -> Tables:
     for timeframe, n_bars in VERIFIED.get(inputs.timeframe, ()) if inputs.window.live else ():
         revised += verify_bars(inputs.stores, inputs.source, inputs.universe, timeframe, n_bars, inputs.now_s).revised
     for timeframe in timeframes_in_use(inputs.universe, inputs.timeframe):
-        summary = ingest_timeframe(inputs.stores, inputs.source, inputs.universe, timeframe, inputs.window, inputs.now_s)
+        summary = ingest_bars(inputs.stores, inputs.source, inputs.universe, timeframe, inputs.window, inputs.now_s)
         if timeframe is inputs.timeframe:
             majors = {major.series for major in inputs.universe.majors}
             for table, is_mine in (("majors_price_data_ohlc", True), ("lowcap_price_data_ohlc", False)):

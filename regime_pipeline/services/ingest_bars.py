@@ -1,6 +1,6 @@
 """Bring the bars of one timeframe up to date: roll up what we have, ask the vendors for the rest, refuse what cannot be believed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -15,10 +15,11 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarRows, BarSource, BarTable, Stage, Stores, TimeRange, Work
 from regime_pipeline.services.accept_bars import SETTLED_S, Delivery, IngestSummary, SeriesRows, accept_bars, save_rows
+from regime_pipeline.services.batches import group_by_size, plan_batches
 from regime_pipeline.services.derivation import CHILD, bar_timeframes
 from regime_pipeline.services.window import Window
 
-__all__ = ["Delivery", "IngestSummary", "SeriesRows", "accept_bars", "ingest_bars", "ingest_timeframe"]
+__all__ = ["Delivery", "IngestSummary", "SeriesRows", "accept_bars", "ingest_bars"]
 
 ROLLUP: Final = "rollup"
 MAX_PROVISIONAL_S: Final = 900
@@ -93,8 +94,10 @@ class Answers:
     failures: list[str] = field(default_factory=list)
 
 
-def ingest_bars(work: Work, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int) -> IngestSummary:
+def ingest_bars(stores: Stores, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int) -> IngestSummary:
     """Write the closed bars of a window for majors, tokens and dominances, and mark what follows from the changes.
+
+    No transaction is open while vendors are asked, and a long history is one per series: a slow venue or a backfill locks out nobody.
 
     Parameters
     ----------
@@ -107,25 +110,20 @@ def ingest_bars(work: Work, source: BarSource, universe: Universe, timeframe: Ti
     Raises
     ------
     SourceError
-        When a vendor cannot be read; nothing is written then. A live window goes on without a vendor as long as one answers.
+        When a vendor cannot be read; series written before it stay. A live window goes on without a vendor as long as one answers.
     """
-    rolled = roll_up_marked(work, universe, timeframe, now_s)
-    questions = plan_questions(work, universe, timeframe, window, now_s)
-    answers = ask_vendors(source, timeframe, questions, now_s, on_failure=_on_failure(window))
-    return rolled.plus(store_answers(work, source, universe, timeframe, questions, answers, now_s))
-
-
-def ingest_timeframe(
-    stores: Stores, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int
-) -> IngestSummary:
-    """Do what `ingest_bars` does in three transactions, none of which is open while vendors are asked: a slow venue locks nothing."""
-    with stores.open() as work:
-        rolled = roll_up_marked(work, universe, timeframe, now_s)
+    summary = IngestSummary()
+    if timeframe in CHILD:
+        for series in plan_batches(stores, Stage.ROLLUP, timeframe, now_s, bars_each=timeframe.minutes // CHILD[timeframe].minutes):
+            with stores.open() as work:
+                summary = summary.plus(roll_up_marked(work, universe, timeframe, now_s, series))
     with stores.open() as work:
         questions = plan_questions(work, universe, timeframe, window, now_s)
-    answers = ask_vendors(source, timeframe, questions, now_s, on_failure=_on_failure(window))
-    with stores.open() as work:
-        return rolled.plus(store_answers(work, source, universe, timeframe, questions, answers, now_s))
+    for batch in group_by_size(questions, [(end_s - start_s) // timeframe.seconds for start_s, end_s in (each.span for each in questions)]):
+        answers = ask_vendors(source, timeframe, batch, now_s, on_failure=_on_failure(window))
+        with stores.open() as work:
+            summary = summary.plus(store_answers(work, source, universe, timeframe, batch, answers, now_s))
+    return summary
 
 
 def _on_failure(window: Window) -> OnFailure:
@@ -286,17 +284,20 @@ def _promise(answers: Answers, question: Question, known: Sequence[TimeRange], t
         answers.is_exact[question.series] = all(each.is_exact for each in known)
 
 
-def roll_up_marked(work: Work, universe: Universe, timeframe: Timeframe, now_s: int) -> IngestSummary:
-    """Roll up the series whose shorter bars changed; intervals still open at `now_s` stay marked."""
+def roll_up_marked(work: Work, universe: Universe, timeframe: Timeframe, now_s: int, names: Collection[str]) -> IngestSummary:
+    """Roll up those of some series whose shorter bars changed; intervals still open at `now_s` stay marked."""
     summary = IngestSummary()
-    if timeframe in CHILD:
-        for table in TABLES:
-            _roll_up_table(work, universe, table, timeframe, now_s, summary)
+    for table in TABLES:
+        in_use = bar_timeframes(universe, table)
+        series = [name for name in names if timeframe in in_use.get(name, ())]
+        if series:
+            _roll_up_table(work, universe, table, timeframe, series, now_s, summary)
     return summary
 
 
-def _roll_up_table(work: Work, universe: Universe, table: BarTable, timeframe: Timeframe, now_s: int, summary: IngestSummary) -> None:
-    series = [name for name, timeframes in bar_timeframes(universe, table).items() if timeframe in timeframes]
+def _roll_up_table(
+    work: Work, universe: Universe, table: BarTable, timeframe: Timeframe, series: Sequence[str], now_s: int, summary: IngestSummary
+) -> None:
     marked = work.marks.take(Stage.ROLLUP, timeframe, series)
     child = CHILD[timeframe]
     last_s = timeframe.last_closed(now_s)

@@ -10,7 +10,7 @@ from regime_pipeline.ports import BarSource, Stores
 from regime_pipeline.services.advance_trend import Progress, TrendSummary, advance_trend
 from regime_pipeline.services.build_drivers import DriverSummary, build_drivers
 from regime_pipeline.services.derivation import QUARTER, has_driver_bars
-from regime_pipeline.services.ingest_bars import IngestSummary, ingest_timeframe
+from regime_pipeline.services.ingest_bars import IngestSummary, ingest_bars
 from regime_pipeline.services.map_regime import MapSummary, map_regime
 from regime_pipeline.services.sample_dominance import sample_in_run
 from regime_pipeline.services.tag_buckets import TagSummary, tag_buckets
@@ -70,7 +70,7 @@ def run_timeframe(
         verify_bars(stores, source, universe, each, n_bars, now_s)
     for each in in_use:
         say(f"bars {each}")
-        ingest[each] = ingest_timeframe(stores, source, universe, each, window, now_s)
+        ingest[each] = ingest_bars(stores, source, universe, each, window, now_s)
     sample_in_run(stores, source, universe, timeframe, window, now_s, dominance_every_s)
     tags = None
     if timeframe is Timeframe.D1:

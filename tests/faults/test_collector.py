@@ -72,8 +72,7 @@ class Scene:
     def __post_init__(self) -> None:
         self.stores = PostgresStores(self.database)
         window = Window(START_S - 3600, START_S)
-        with self.stores.open() as work:
-            ingest_bars(work, SOURCE, UNIVERSE, Timeframe.M1, window, START_S)
+        ingest_bars(self.stores, SOURCE, UNIVERSE, Timeframe.M1, window, START_S)
 
     async def collect(self, minutes: float, meanwhile: Callable[[], None] | None = None) -> Collector:
         streams = build_streams(UNIVERSE, live_settings(self.served.url))
@@ -106,8 +105,7 @@ class Scene:
     def heal(self) -> None:
         """What the next live run of the minute job does: it asks for what is missing."""
         now_s = int(self.clock.now_s())
-        with self.stores.open() as work:
-            ingest_bars(work, SOURCE, UNIVERSE, Timeframe.M1, Window(now_s - 60, now_s, live=True), now_s)
+        ingest_bars(self.stores, SOURCE, UNIVERSE, Timeframe.M1, Window(now_s - 60, now_s, live=True), now_s)
 
     def heal_each_minute(self) -> None:
         minute, second = divmod(self.clock.now_s(), 60)

@@ -17,7 +17,7 @@ from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import load_universe
 from regime_pipeline.ports import Stage
-from regime_pipeline.services.ingest_bars import Delivery, IngestSummary, accept_bars, ingest_timeframe
+from regime_pipeline.services.ingest_bars import Delivery, IngestSummary, accept_bars, ingest_bars
 from regime_pipeline.services.window import Window
 from regime_pipeline.settings import load_settings
 from tests.builders import T0, raw_bars
@@ -211,7 +211,7 @@ def test_the_crash_of_october_2025_is_believed_bar_for_bar(database: str, conn: 
     universe = load_universe(UNIVERSE_FILE)
     source, day_s = RecordedMarket(folder), 1_760_054_400  # 2025-10-10
     start_s, end_s = day_s - 5 * 86_400, day_s + 3 * 86_400
-    summary = ingest_timeframe(PostgresStores(database), source, universe, Timeframe.H1, Window(start_s, end_s), end_s + 3600)
+    summary = ingest_bars(PostgresStores(database), source, universe, Timeframe.H1, Window(start_s, end_s), end_s + 3600)
     assert (summary.quarantined, summary.gaps) == (0, 0)
     # eight days of hours of every series whose recording reaches so far, and all of them are stored
     n_series = sum(rows.rows > 0 for rows in summary.series.values())

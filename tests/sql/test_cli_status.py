@@ -16,7 +16,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import load_universe
 from regime_pipeline.ports import Halt
 from regime_pipeline.services.build_drivers import build_drivers
-from regime_pipeline.services.ingest_bars import ingest_timeframe
+from regime_pipeline.services.ingest_bars import ingest_bars
 from regime_pipeline.services.window import Window
 from tests.markets import UNIVERSE, generated
 
@@ -39,7 +39,7 @@ def url(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def end_s(url: str) -> int:
     universe, now_s = load_universe(UNIVERSE), read_now_s()
     end_s = M1.last_closed(now_s) + 60
-    ingest_timeframe(PostgresStores(url), generated(universe), universe, M1, Window(end_s - 3600, end_s), now_s)
+    ingest_bars(PostgresStores(url), generated(universe), universe, M1, Window(end_s - 3600, end_s), now_s)
     build_drivers(PostgresStores(url), universe, M1, now_s)
     return end_s
 

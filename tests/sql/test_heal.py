@@ -14,7 +14,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import TimeRange
 from regime_pipeline.regime.levers import Quality
 from regime_pipeline.services.build_drivers import build_drivers
-from regime_pipeline.services.ingest_bars import IngestSummary, ingest_timeframe
+from regime_pipeline.services.ingest_bars import IngestSummary, ingest_bars
 from regime_pipeline.services.read_levers import levers_at
 from regime_pipeline.services.read_status import read_status
 from regime_pipeline.services.repair_gaps import RepairSummary, repair_gaps
@@ -55,7 +55,7 @@ def without(*minutes: int, symbols: Collection[str] = ("BTCUSDT", "BTC")) -> Liv
 
 
 def fill(stores: PostgresStores, source: LiveMarket, now_s: int = NOW_S, *, start_s: int = T0, is_live: bool = False) -> IngestSummary:
-    return ingest_timeframe(stores, source, UNIVERSE, M1, Window(start_s, now_s, live=is_live), now_s)
+    return ingest_bars(stores, source, UNIVERSE, M1, Window(start_s, now_s, live=is_live), now_s)
 
 
 def repair(stores: PostgresStores, source: LiveMarket, now_s: int) -> RepairSummary:

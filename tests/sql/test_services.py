@@ -195,8 +195,7 @@ def test_duplicates_and_forming_bars_never_reach_the_table(database: str, stores
         return RawBars.concat([raw, forming, raw[:1], other[1:2]])
 
     source = TamperedMarket(generated(UNIVERSE).real, repeat)
-    with stores.open() as work:
-        summary = ingest_bars(work, source, UNIVERSE, Timeframe.H1, Window(T0, T0 + 10 * HOUR), now_s)
+    summary = ingest_bars(stores, source, UNIVERSE, Timeframe.H1, Window(T0, T0 + 10 * HOUR), now_s)
     assert summary.still_open > 0
     with open_connection(database) as conn:
         bars = conn.execute("select count(*), max(timestamp) from majors_price_data_ohlc where token_contract = 'BTC'").fetchone()
@@ -248,11 +247,9 @@ def test_minutes_roll_up_to_hours_and_days_whatever_order_they_arrive_in(databas
     minutes = [Window(T0 + part * DAY // 2, T0 + (part + 1) * DAY // 2) for part in range(4)]
     for stores, order in ((forward, minutes), (backward, minutes[::-1])):
         for window in order:
-            with stores.open() as work:
-                ingest_bars(work, source, UNIVERSE, Timeframe.M1, window, now_s)
+            ingest_bars(stores, source, UNIVERSE, Timeframe.M1, window, now_s)
         for timeframe in (Timeframe.H1, Timeframe.D1):
-            with stores.open() as work:
-                ingest_bars(work, source, UNIVERSE, timeframe, Window(now_s, now_s, live=True), now_s)
+            ingest_bars(stores, source, UNIVERSE, timeframe, Window(now_s, now_s, live=True), now_s)
     tables = ("majors_price_data_ohlc", "lowcap_price_data_ohlc", "regime_price_data_ohlc")
     with open_connection(database) as one, open_connection(other) as other:
         assert checksums(one, tables) == checksums(other, tables)
