@@ -3,7 +3,7 @@
 import dagster as dg
 
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.orchestration.opinions import GROUPS, PREFIX, PRIORITY, TIMEFRAMES, build_job, build_schedule, opinion_key, plan_refit
+from regime_pipeline.orchestration.opinions import GROUPS, LANE, PREFIX, TIMEFRAMES, build_job, build_schedule, opinion_key, plan_refit
 from regime_pipeline.orchestration.policies import QUANT_TEAM
 from regime_pipeline.settings import load_settings
 
@@ -46,7 +46,7 @@ opinions_evaluation = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     owners=[QUANT_TEAM],
     tags={"tier": "3"},
-    run_tags={"dagster/priority": PRIORITY, "dagster/max_runtime": "1800"},
+    run_tags={**LANE, "dagster/max_runtime": "1800"},
     description="Every month: what followed the opinions, against chance and against trailing volatility.",
 )
 opinions_evaluation_schedule = dg.ScheduleDefinition(

@@ -7,7 +7,7 @@ import dagster as dg
 from jobs.second_opinions import opinions_refit
 from regime_pipeline.clock import now_s
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.orchestration.opinions import FIRST_TAG, GROUPS, PRIORITY, TIMEFRAMES, opinion_key
+from regime_pipeline.orchestration.opinions import FIRST_TAG, GROUPS, LANE, TIMEFRAMES, opinion_key
 from regime_pipeline.orchestration.policies import BAR_TAG, QUANT_TEAM
 from regime_pipeline.orchestration.resources import Stores
 from regime_pipeline.orchestration.window import spell_bar
@@ -25,7 +25,7 @@ def plan_first_models(missing: Collection[Timeframe], at_s: int) -> dg.RunReques
         run_key=f"first_models:{hour}",
         partition_key=hour[:10],
         asset_selection=[opinion_key(group, f"hmm_models_{each}") for group in GROUPS for each in TIMEFRAMES if each in missing],
-        tags={FIRST_TAG: "yes", BAR_TAG: hour, "dagster/priority": PRIORITY, "dagster/max_runtime": "900"},
+        tags={**LANE, FIRST_TAG: "yes", BAR_TAG: hour, "dagster/max_runtime": "900"},
     )
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 import yaml  # type: ignore[import-untyped]  # Dagster brings it; its stubs are no package of ours
 from dagster._core.instance.ref import InstanceRef  # the only way to hand an instance a password that is in no file
 
-from regime_pipeline.orchestration.policies import BACKFILL_MAX_RUNTIME_S, JOB_TAG, PACES
+from regime_pipeline.orchestration.policies import BACKFILL_MAX_RUNTIME_S, JOB_TAG, LANE_TAG, OPINION_LANE, PACES
 from regime_pipeline.settings import Settings, default_variable
 
 URL_VARIABLE: Final = "REGIME_DAGSTER_DATABASE_URL"
@@ -50,10 +50,11 @@ def build_config(home: Path) -> dict[str, Any]:
         # One live run per job at a time, so that a slow minute is never overtaken; one backfill, so that two cores stay for the minute.
         "concurrency": {
             "runs": {
-                "max_concurrent_runs": 4,
+                "max_concurrent_runs": 5,
                 "tag_concurrency_limits": [
                     *({"key": JOB_TAG, "value": pace.job, "limit": 1} for pace in PACES.values()),
                     {"key": "dagster/backfill", "limit": 1},
+                    {"key": LANE_TAG, "value": OPINION_LANE, "limit": 1},
                 ],
             },
         },

@@ -18,7 +18,7 @@ from regime_pipeline.errors import OpinionError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.orchestration.metadata import describe_window
 from regime_pipeline.orchestration.partitions import UTC_DAYS
-from regime_pipeline.orchestration.policies import BAR_TAG, JOB_TAG, QUANT_TEAM
+from regime_pipeline.orchestration.policies import BAR_TAG, JOB_TAG, LANE_TAG, OPINION_LANE, QUANT_TEAM
 from regime_pipeline.orchestration.resources import Market, Stores
 from regime_pipeline.orchestration.spine import UNDER_WAY
 from regime_pipeline.orchestration.window import spell_bar, window_of
@@ -51,7 +51,8 @@ OPINION_PACES: Final = {
     Timeframe.M15: OpinionPace("opinions_15m", "2-59/15 * * * *", timedelta(minutes=2), 120),
     Timeframe.H1: OpinionPace("opinions_1h", "4 * * * *", timedelta(minutes=4), 300),
 }
-PRIORITY: Final = "-2"
+LANE: Final = {LANE_TAG: OPINION_LANE, "dagster/priority": "-2"}
+"""Tags of all our runs."""
 TEXTS: Final = {
     "hmm_models": "Hidden Markov models of {tf} bars, refitted once a day; a rejected fit leaves a row and changes nothing.",
     "hmm_posteriors": "Which state the {tf} model in force sees: bearish, ranging or bullish, filtered forward, one row per slot.",
@@ -331,12 +332,12 @@ def plan_run(timeframe: Timeframe, tick: datetime) -> dg.RunRequest:
     """Ask for the slot that closed before a tick, once; the partition is the day the slot opened on."""
     pace = OPINION_PACES[timeframe]
     bar = spell_bar(timeframe.floor(int((tick - pace.delay).timestamp())) - timeframe.seconds)
-    tags = {BAR_TAG: bar, JOB_TAG: pace.job, "dagster/priority": PRIORITY, "dagster/max_runtime": str(pace.max_runtime_s)}
+    tags = {**LANE, BAR_TAG: bar, JOB_TAG: pace.job, "dagster/max_runtime": str(pace.max_runtime_s)}
     return dg.RunRequest(run_key=f"opinions:{timeframe}:{bar}", partition_key=bar[:10], tags=tags)
 
 
 def plan_refit(tick: datetime) -> dg.RunRequest:
     """Ask for the refit of the day of a tick, trained on all that closed before it."""
     day = f"{tick:%Y-%m-%d}"
-    tags = {BAR_TAG: spell_bar(int(tick.timestamp()) // 86_400 * 86_400), "dagster/priority": PRIORITY, "dagster/max_runtime": "900"}
+    tags = {**LANE, BAR_TAG: spell_bar(int(tick.timestamp()) // 86_400 * 86_400), "dagster/max_runtime": "900"}
     return dg.RunRequest(run_key=f"refit:{day}", partition_key=day, tags=tags)

@@ -19,6 +19,11 @@ JOB_TAG: Final = "regime/job"
 TELL_EVERY_S: Final = 900
 """A live minute tells Dagster of its checks, and draws its picture, at each quarter of an hour; a check that fails is always told."""
 
+LANE_TAG: Final = "regime/lane"
+OPINION_LANE: Final = "opinions"
+"""Run tag of every run of the second opinions: of all of them one is under way at a time, so that they never hold a slot that the spine
+waits for."""
+
 FETCH_RETRY: Final = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """Hours and days ask again themselves. A minute does not: the next one comes sooner and begins where this one stopped."""
 

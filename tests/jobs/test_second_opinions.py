@@ -1,5 +1,8 @@
 """The jobs of the second opinions on a real database: apart from the spine, safe to repeat, silent when switched off."""
 
+import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -102,6 +105,7 @@ def test_switched_off_nothing_is_asked_for(market: str, instance: dg.DagsterInst
 def test_a_tick_asks_for_the_slot_just_closed_behind_the_spine(timeframe: Timeframe, tick: datetime, bar: str) -> None:
     request = plan_run(timeframe, tick)
     assert (request.tags[BAR_TAG], request.partition_key) == (bar, bar[:10])
+    assert request.tags["regime/lane"] == "opinions"  # one of them at a time
     assert int(request.tags["dagster/priority"]) < min(pace.priority for pace in PACES.values())
 
 
@@ -133,3 +137,15 @@ def test_first_models_are_asked_for_once_an_hour_and_only_where_missing() -> Non
     assert plan is not None
     assert plan.run_key == "first_models:2025-01-01T00:00:00+00:00"
     assert [key.path[-1] for key in plan.asset_selection or ()] == ["hmm_models_1h", "hmm_models_1h"]
+
+
+def test_what_a_minute_imports_is_not_what_a_refit_does() -> None:
+    code = (
+        "import sys, json, regime_pipeline.adapters.postgres.opinion_store, regime_pipeline.adapters.postgres.snapshot_store;"
+        " import regime_pipeline.services.advance_opinions, regime_pipeline.services.build_snapshots;"
+        " print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert "numba" in loaded
+    assert loaded & {"hmmlearn", "sklearn", "pandas", "matplotlib", "dagster", "plotly"} == set()

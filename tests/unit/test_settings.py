@@ -64,3 +64,19 @@ def test_a_secret_is_not_shown_but_reaches_the_processes_we_start(monkeypatch: p
     ours.clear()
     export_settings(settings)
     assert ours["REGIME_COINGECKO_KEY"] == "CG-canary"
+
+
+def test_the_throttle_is_off_and_goes_on_only_with_an_evaluation_a_person_and_a_day() -> None:
+    assert not load_settings({}).throttle_enabled
+    given = {
+        "REGIME_THROTTLE_ENABLED": "true",
+        "REGIME_THROTTLE_EVALUATION": "1ca15682f952c75d",
+        "REGIME_THROTTLE_APPROVER": "ada",
+        "REGIME_THROTTLE_APPROVED_ON": "2026-01-31",
+    }
+    assert load_settings(given).throttle_enabled
+    for name in list(given)[1:]:
+        with pytest.raises(ConfigError, match=name.removeprefix("REGIME_").lower()):
+            load_settings({key: value for key, value in given.items() if key != name})
+    with pytest.raises(ConfigError, match="opinions_enabled"):
+        load_settings({**given, "REGIME_OPINIONS_ENABLED": "false"})
