@@ -144,8 +144,8 @@ def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, c
     if settings.source == "live":
         with _step(console, "venues", seconds):
             unreachable = _reach_venues(settings, universe)
-        for venue, reason in unreachable.items():
-            console.print(f"  {venue} cannot be read: {reason}", highlight=False)
+        for reason in unreachable:
+            console.print(f"  {reason}", soft_wrap=True, highlight=False)
         console.print(
             "  dominances: CoinGecko has days of them, hours of the last day and no minutes; those grow from samples", highlight=False
         )
@@ -188,8 +188,8 @@ def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, c
     }
 
 
-def _reach_venues(settings: "Settings", universe: "Universe") -> dict[str, str]:
-    """Ask each venue once and name those that cannot be read, with the reason.
+def _reach_venues(settings: "Settings", universe: "Universe") -> list[str]:
+    """Ask each venue once and say which cannot be read, and why.
 
     Raises
     ------
@@ -201,9 +201,9 @@ def _reach_venues(settings: "Settings", universe: "Universe") -> dict[str, str]:
     from regime_pipeline.services.probe_venues import probe_venues
 
     probed = probe_venues(build_source(settings), universe, now_s())
-    unreachable = {venue: reason for venue, reason in probed.items() if reason is not None}
+    unreachable = [reason for reason in probed.values() if reason is not None]
     if len(unreachable) == len(probed):
-        reasons = "\n".join(f"  {venue}: {reason}" for venue, reason in unreachable.items())
+        reasons = "\n".join(f"  {reason}" for reason in unreachable)
         raise SourceUnavailableError(
             f"no venue can be read, so there is nothing to show:\n{reasons}\n"
             "Check the network (a proxy or firewall may stand between), or run `make demo` without LIVE=1: it needs none."

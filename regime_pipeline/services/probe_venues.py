@@ -14,7 +14,7 @@ def probe_venues(source: BarSource, universe: Universe, now_s: int) -> Mapping[s
     Returns
     -------
     mapping of venue to str or None
-        Why it could not be read; None where it could.
+        Why it could not be read, with its name; None where it could.
     """
     symbols: dict[str, str] = {}
     for instrument in universe.instruments():
@@ -30,4 +30,4 @@ def _probe(source: BarSource, venue: str, symbol: str, now_s: int) -> str | None
         bars = source.fetch_bars(venue, symbol, Timeframe.H1, end_s - Timeframe.H1.seconds, end_s)
     except SourceError as error:
         return str(error)
-    return None if len(bars) else f"it has no newest hour of {symbol}"
+    return None if len(bars) else f"{venue} has no newest hour of {symbol}"

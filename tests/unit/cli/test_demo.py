@@ -141,5 +141,5 @@ def test_without_a_venue_to_read_a_live_demo_says_so_and_fails(monkeypatch: pyte
             CliRunner().invoke(app, ["demo", "--live"], catch_exceptions=False)
         assert server_status(home / "demo" / "live").state == "stopped"
     for venue in ("binance_um", "binance_spot", "hyperliquid"):
-        assert f"\n  {venue}: " in str(refused.value)
+        assert f"\n  {venue} could not be read: " in str(refused.value)
     assert "Check the network" in str(refused.value)

@@ -26,7 +26,7 @@ def test_each_venue_is_asked_once_for_the_newest_hour() -> None:
     market = OneIsDown(universe, 7)
     market.asked = []
     found = probe_venues(market, universe, T0 + 7199)
-    assert found == {"binance_um": None, "binance_spot": "no route", "hyperliquid": "it has no newest hour of BTC"}
+    assert found == {"binance_um": None, "binance_spot": "no route", "hyperliquid": "hyperliquid has no newest hour of BTC"}
     assert market.asked == [
         ("binance_um", "BTCUSDT", Timeframe.H1, T0, T0 + 3600),
         ("binance_spot", "BTCUSDT", Timeframe.H1, T0, T0 + 3600),
