@@ -33,6 +33,8 @@ TIMEFRAMES: Final = (Timeframe.M1, Timeframe.M15, Timeframe.H1)
 PATIENCE_S: Final = 25
 """A live minute waits so long after its close for the bars, and then does without those that are not there."""
 POLL_S: Final = 0.5
+PLOTTED: Final = 1
+"""An hour draws the first series of each group: a picture is some 40 KB of event log for as long as the asset lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,12 @@ def _transitions(inputs: Inputs, series: tuple[str, ...]) -> Lines:
     if found:
         newest = max(found, key=lambda each: each.confirmed_bar_s)
         lines["newest"] = f"{newest.series} {newest.from_label} to {newest.to_label} at {spell_bar(newest.confirmed_bar_s)}"
+    if inputs.window.live:
+        from regime_pipeline.orchestration.opinion_plots import plot_opinions
+
+        for name in series[:PLOTTED]:
+            picture = plot_opinions(inputs.stores, inputs.market.universe(), name, inputs.timeframe, inputs.window.end_s)
+            lines[f"plot_{name}"] = dg.MetadataValue.md(picture)
     return lines
 
 

@@ -61,6 +61,16 @@ def test_each_timeframe_writes_its_rows_once(market: str, instance: dg.DagsterIn
             "regime_transitions": -1,
         }.items()
     }
+    pictures = [
+        value.value
+        for event in instance.all_logs(first.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        for name, value in event.dagster_event.step_materialization_data.materialization.metadata.items()
+        if name.startswith("plot_")
+    ]
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert picture.startswith("![")
+        assert len(picture) < 4 / 3 * 150_000
     again = run(instance, "opinions_1h")
     assert set(made(instance, again.run_id).values()) == {0, -1}
     checks = instance.all_logs(first.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
