@@ -1,18 +1,21 @@
 """Halts and calls on a real database, and `regime venues` on top of them."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
 from regime_pipeline.cli import app
 from regime_pipeline.clock import now_s as read_now_s
-from regime_pipeline.errors import BadInputError, BudgetExhaustedError
+from regime_pipeline.errors import BadInputError, BudgetExhaustedError, DatabaseError
 from regime_pipeline.orchestration.resources import build_source
 from regime_pipeline.ports import Halt
 from regime_pipeline.settings import load_settings
+from tests.served import wait_for
 from tests.unit.adapters.venues.scripted import Reply, serve
 
 JUNE_S = 1_748_736_000  # 2025-06-01T00:00Z
@@ -55,6 +58,29 @@ def test_a_later_halt_never_shortens_an_earlier_one(
     ledger.halt("x", Halt("second", JUNE_S + 10, second))
     assert ledger.load_halts(JUNE_S + 20)["x"].until_s == until_s
     assert ledger.load_halts(JUNE_S + 20)["x"].reason == ("second" if until_s == second and first is not None else "first")
+
+
+@pytest.mark.parametrize(
+    ("table", "ask"),
+    [
+        ("venue_halts", lambda ledger: ledger.load_halts(JUNE_S)),
+        ("venue_halts", lambda ledger: ledger.halt("x", Halt("first", JUNE_S, None))),
+        ("venue_halts", lambda ledger: ledger.resume("x")),
+        ("vendor_calls", lambda ledger: ledger.spend_call("coingecko", JUNE_S, 10)),
+        ("vendor_calls", lambda ledger: ledger.load_calls(JUNE_S)),
+    ],
+    ids=["load_halts", "halt", "resume", "spend_call", "load_calls"],
+)
+def test_a_database_that_goes_away_in_the_middle_is_an_error_of_ours(
+    ledger: PostgresVenueLedger, conn: psycopg.Connection, table: str, ask: Callable[[PostgresVenueLedger], object]
+) -> None:
+    conn.execute(f"lock table {table}")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, ledger)
+        ended = f"select pg_terminate_backend(pid) from pg_locks where relation = '{table}'::regclass and not granted"
+        wait_for(lambda: conn.execute(ended).fetchone() is not None, 10)
+        with pytest.raises(DatabaseError, match="went away in the middle"):
+            answer.result()
 
 
 def test_an_ended_halt_gives_way_to_a_new_one(ledger: PostgresVenueLedger) -> None:

@@ -1,5 +1,7 @@
 """Addresses of the two databases, ours and Dagster's, and connections to them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -69,6 +71,42 @@ def open_connection(url: str, *, autocommit: bool = False) -> psycopg.Connection
         return psycopg.connect(**params, autocommit=autocommit)  # type: ignore[arg-type]
     except psycopg.OperationalError as error:
         raise _explain(params, error) from None
+
+
+@contextmanager
+def open_session(url: str) -> Iterator[psycopg.Connection]:
+    """Connect for one transaction: it commits when left without an error, rolls back otherwise, and the connection is closed.
+
+    Raises
+    ------
+    DatabaseError
+        When the server cannot be reached, or goes away before the commit is answered.
+    """
+    conn = open_connection(url)
+    try:
+        with told_when_lost(conn), conn.transaction():
+            yield conn
+    finally:
+        conn.close()
+
+
+@contextmanager
+def told_when_lost(conn: psycopg.Connection) -> Iterator[None]:
+    """Turn the end of a connection in the middle of a transaction into an error of ours.
+
+    Raises
+    ------
+    DatabaseError
+        When the server went away or ended the connection; any other error passes as it is.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if not conn.broken:
+            raise
+        reason = " ".join(str(error).split())
+        msg = f"the database went away in the middle of a transaction: {reason}"
+        raise DatabaseError(f"{msg}. What it wrote is asked for again.") from error
 
 
 def _explain(params: dict[str, str | int | None], error: psycopg.OperationalError) -> DatabaseError:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
-from regime_pipeline.adapters.postgres.connect import open_connection
+from regime_pipeline.adapters.postgres.connect import open_session
 from regime_pipeline.errors import BudgetExhaustedError
 from regime_pipeline.ports import Halt
 
@@ -16,7 +16,7 @@ class PostgresVenueLedger:
 
     def load_halts(self, now_s: int) -> Mapping[str, Halt]:
         """Load the venues that are halted at `now_s`."""
-        with open_connection(self._url) as conn:
+        with open_session(self._url) as conn:
             rows = conn.execute(
                 "select venue, reason, extract(epoch from since)::bigint, extract(epoch from until)::bigint from venue_halts"
                 " where until is null or until > to_timestamp(%s) order by venue",
@@ -26,7 +26,7 @@ class PostgresVenueLedger:
 
     def halt(self, venue: str, halt: Halt) -> None:
         """Leave a venue alone; a halt that ends later, or not at all, is not shortened."""
-        with open_connection(self._url) as conn:
+        with open_session(self._url) as conn:
             conn.execute(
                 "insert into venue_halts as t (venue, reason, since, until) values (%s, %s, to_timestamp(%s), to_timestamp(%s))"
                 " on conflict (venue) do update set reason = excluded.reason, since = excluded.since, until = excluded.until"
@@ -36,7 +36,7 @@ class PostgresVenueLedger:
 
     def resume(self, venue: str) -> bool:
         """End a venue's halt; False when there was none."""
-        with open_connection(self._url) as conn:
+        with open_session(self._url) as conn:
             return conn.execute("delete from venue_halts where venue = %s", (venue,)).rowcount > 0
 
     def spend_call(self, vendor: str, now_s: int, monthly_limit: int) -> int:
@@ -48,7 +48,7 @@ class PostgresVenueLedger:
             When the month's calls are spent; nothing is counted then.
         """
         month = _month_of(now_s)
-        with open_connection(self._url) as conn:
+        with open_session(self._url) as conn:
             row = conn.execute(
                 "insert into vendor_calls as t (vendor, month, calls, last_call_at)"
                 " select %(vendor)s, %(month)s, 1, to_timestamp(%(now)s) where %(limit)s > 0"
@@ -65,7 +65,7 @@ class PostgresVenueLedger:
 
     def load_calls(self, now_s: int) -> Mapping[str, int]:
         """Load how many calls of the present calendar month (UTC) each vendor has had."""
-        with open_connection(self._url) as conn:
+        with open_session(self._url) as conn:
             rows = conn.execute("select vendor, calls from vendor_calls where month = %s order by vendor", (_month_of(now_s),)).fetchall()
         return dict(rows)
 

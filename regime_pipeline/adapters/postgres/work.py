@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from regime_pipeline.adapters.postgres.bar_store import PostgresBars
-from regime_pipeline.adapters.postgres.connect import open_connection
+from regime_pipeline.adapters.postgres.connect import open_connection, told_when_lost
 from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
 from regime_pipeline.adapters.postgres.quality_store import PostgresQuality
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
-from regime_pipeline.errors import DatabaseError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
 
@@ -141,15 +140,8 @@ class PostgresStores:
         """
         conn = self._connect()
         try:
-            with conn.transaction():
+            with told_when_lost(conn), conn.transaction():
                 yield PostgresWork(conn)
-        except psycopg.OperationalError as error:
-            if not conn.broken:
-                raise
-            reason = " ".join(str(error).split())
-            raise DatabaseError(
-                f"the database went away in the middle of a transaction: {reason}. What it wrote is asked for again."
-            ) from error
         finally:
             if conn.closed:
                 conn.close()
