@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from regime_pipeline.errors import SourceError
 from regime_pipeline.market.dominance import MAX_AGE_S, DominanceSample, MinuteState, close_minutes
 from regime_pipeline.market.quality import find_gaps
@@ -118,12 +120,15 @@ def _close(work: Work, universe: Universe, drivers: Sequence[str], now_s: int, e
 
 
 def _note_gaps(work: Work, spans: Mapping[str, tuple[int, int]], now_s: int) -> int:
-    """Record the minutes that no answer closes."""
+    """Record the minutes that no answer closes: they are the vendor's own, since it only knows the present and cannot be asked again."""
     if not spans:
         return 0
     stored = work.bars.load_coverage(BarTable.DRIVERS, MINUTE, list(spans), min(first_s for first_s, _ in spans.values()), now_s)
     missing = {name: find_gaps(stored[name].ts_s, MINUTE, *span) for name, span in spans.items()}
-    return work.bars.record_gaps(MINUTE, VENDOR, missing, spans, now_s)
+    noted = work.bars.record_gaps(MINUTE, VENDOR, missing, spans, now_s)
+    for name, ts_s in missing.items():
+        work.quality.save_attempts(name, MINUTE, ts_s, np.ones(len(ts_s), dtype=np.bool_), now_s)
+    return noted
 
 
 def _first_minute(answers: Sequence[DominanceSample], newest_s: int | None, end_s: int) -> int | None:
