@@ -17,6 +17,7 @@ from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.opinions import hmm_app, opinions_app
 from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.sim import sim
+from regime_pipeline.cli.soak import soak
 from regime_pipeline.cli.status import status
 from regime_pipeline.cli.trend import trend_app
 from regime_pipeline.cli.up import up
@@ -40,6 +41,7 @@ app.command()(doctor)
 app.command()(drivers)
 app.command()(replay)
 app.command()(sim)
+app.command()(soak)
 app.command()(status)
 app.command()(up)
 
