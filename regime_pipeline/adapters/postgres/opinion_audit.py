@@ -104,7 +104,8 @@ class OpinionAudit:
             " and f.so_version = %(version)s) as f"
             " cross join lateral generate_series(greatest(to_timestamp(%(start)s), f.first), to_timestamp(%(end)s - 60), '1 minute')"
             " as minute"
-            " where not exists (select from regime_snapshots as s where s.series = w.series and s.so_version = %(version)s"
+            " where f.first is not null"
+            " and not exists (select from regime_snapshots as s where s.series = w.series and s.so_version = %(version)s"
             " and s.snapshot_ts = minute)",
             Timeframe.M1,
             start=start_s,
