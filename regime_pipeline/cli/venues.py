@@ -6,12 +6,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
-from regime_pipeline.cli.session import iso_time, open_stores, show_time
 from regime_pipeline.clock import monotonic_s
 from regime_pipeline.clock import now_s as read_now_s
 from regime_pipeline.errors import BadInputError, SourceError
-from regime_pipeline.market.universe import load_universe
 from regime_pipeline.settings import Settings, load_settings
 
 COINGECKO: Final = "coingecko"
@@ -25,6 +22,9 @@ def show_command(context: typer.Context, as_json: Json = False) -> None:
     """Show halted venues, why and until when, and the month's calls to CoinGecko."""
     if context.invoked_subcommand is not None:
         return
+    from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
+    from regime_pipeline.cli.session import iso_time, open_stores, show_time
+
     settings = load_settings()
     now_s, ledger = read_now_s(), PostgresVenueLedger(open_stores(settings).url)
     halts, calls = ledger.load_halts(now_s), ledger.load_calls(now_s).get(COINGECKO, 0)
@@ -54,6 +54,9 @@ def show_command(context: typer.Context, as_json: Json = False) -> None:
 @venues_app.command("resume")
 def resume_command(name: Annotated[str, typer.Argument(help="The venue, or coingecko.")], as_json: Json = False) -> None:
     """End a venue's halt, once its cause is settled: the next run asks it again."""
+    from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
+    from regime_pipeline.cli.session import open_stores
+
     settings = load_settings()
     if name not in _names(settings):
         raise BadInputError(f"venue was {name!r}; there are {', '.join(_names(settings))}. Name one of these.")
@@ -101,9 +104,13 @@ def _tell(found: Mapping[str, Any]) -> str:
 
 
 def _names(settings: Settings) -> list[str]:
+    from regime_pipeline.market.universe import load_universe
+
     universe = load_universe(settings.universe)
     return [*(name for name, venue in universe.venues.items() if venue.exchange is not None), COINGECKO]
 
 
 def _iso_or_none(ts_s: int | None) -> str | None:
+    from regime_pipeline.cli.session import iso_time
+
     return None if ts_s is None else iso_time(ts_s)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from regime_pipeline.adapters.postgres.embedded import ServerAddress
 from regime_pipeline.cli import app
-from regime_pipeline.cli.alerts import _Outage
+from regime_pipeline.cli.alerts_watch import Outage
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.ports import AlertKind
 from regime_pipeline.services.raise_alerts import REPEAT_S
@@ -102,7 +102,7 @@ def test_an_embedded_server_that_was_stopped_is_not_started_by_whoever_watches(
 def test_an_outage_is_told_once_repeated_after_six_hours_and_told_to_be_over(
     regime: Regime, database: str, postgres_server: ServerAddress, tmp_path: Path
 ) -> None:
-    outage, name = _Outage(load_settings()), database.rpartition("/")[2]
+    outage, name = Outage(load_settings()), database.rpartition("/")[2]
     with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:
         admin.execute(f"alter database {name} with allow_connections false")
         looks = [outage.look(NOW_S + at_s, with_slow=False) for at_s in (0, 60, REPEAT_S)]
