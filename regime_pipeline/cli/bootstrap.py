@@ -1,4 +1,4 @@
-"""`regime bootstrap`: history of live venues to maturity, and what follows from it."""
+"""`regime bootstrap`: history to maturity, and what follows from it."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ class DegradedStartError(RegimeError):
 
 
 def bootstrap(as_json: Annotated[bool, typer.Option("--json", help="Print the brief as one JSON object.")] = False) -> None:
-    """Fetch the newest 1,100 bars of every series from the venues, derive all states, and tell what there is.
+    """Fetch the newest 1,100 bars of every series, derive all states, and tell what there is.
 
     Stop it and start it again as often as you like: what is stored is not asked for again. Exit code 1 when a required driver is missing.
     """
@@ -31,8 +31,9 @@ def bootstrap(as_json: Annotated[bool, typer.Option("--json", help="Print the br
     from regime_pipeline.settings import load_settings
 
     settings = load_settings()
-    if settings.source != "live":
-        raise ConfigError(f"source was {settings.source!r}: a bootstrap asks live venues. Set REGIME_SOURCE=live.")
+    if settings.source == "recorded":
+        # each of its timeframes ends somewhere in the past, and the newest 1,100 bars are counted from now
+        raise ConfigError("source was 'recorded': a bootstrap needs bars up to now. Set REGIME_SOURCE=live, or backfill the recorded days.")
     console = Console(stderr=as_json)
     stores = open_migrated_stores(settings)
     brief = _run(settings, stores, console)

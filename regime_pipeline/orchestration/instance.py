@@ -61,7 +61,8 @@ def build_config(home: Path) -> dict[str, Any]:
         # A killed worker's run stays STARTED: it is ended after its maximum runtime, and its queue slot with it.
         "run_monitoring": {
             "enabled": True,
-            "start_timeout_seconds": 120,
+            # A range of 1,100 days writes an event for each before its run starts: 100 s and more on a busy machine.
+            "start_timeout_seconds": 600,
             "cancel_timeout_seconds": 60,
             "max_runtime_seconds": BACKFILL_MAX_RUNTIME_S,
             "poll_interval_seconds": 30,

@@ -112,8 +112,8 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         PYTHONUNBUFFERED="1",
         **({"REGIME_SOURCE": "live"} if options.live else {}),
     )
-    if options.live and _lacks_history(urls.regime, settings):
-        say("no states of the required drivers yet: fetching history from the venues first")
+    if _needs_bootstrap(settings, options) and _lacks_history(urls.regime, settings):
+        say("no states of the required drivers yet: fetching history first")
         _bootstrap(environment, lock, stopped, say)
         if stopped.is_set():
             return
@@ -187,6 +187,11 @@ def _revive_database(settings: Settings, say: Say) -> None:
         say(f"the database ended by itself and does not start: {error}")
     else:
         say("the database ended by itself; it was started again")
+
+
+def _needs_bootstrap(settings: Settings, options: UpOptions) -> bool:
+    """Tell whether somebody here computes states, of bars that go on to now; recorded ones end before, and first_history asks for them."""
+    return options.live or (options.with_daemon and settings.source != "recorded")
 
 
 def _lacks_history(url: str, settings: Settings) -> bool:

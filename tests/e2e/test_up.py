@@ -56,7 +56,12 @@ def home() -> Iterator[Path]:
 def test_a_backfill_from_the_ui_succeeds_and_ctrl_c_leaves_nothing(home: Path) -> None:
     up = Up(home)
     try:
-        assert "Dagster is at http://127.0.0.1:" in up.said()
+        said = up.said()
+        assert said.index("fetching history first") < said.index("bars written") < said.index("Dagster is at http://127.0.0.1:")
+        assert "degraded" not in said
+        with psycopg.connect(database_urls(Settings(home=home)).regime) as conn:
+            cells = conn.execute("select count(*) from (select distinct driver, timeframe from regime_deltas) as cell").fetchone()
+        assert cells == (24,)
         second = subprocess.run(
             [sys.executable, "-c", "from regime_pipeline.cli import main; main()", "up"],
             cwd=ROOT,
