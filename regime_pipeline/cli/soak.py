@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from time import sleep as sleep_s
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -108,7 +107,7 @@ def run_soak(
     from regime_pipeline.clock import monotonic_s
     from regime_pipeline.simulation.clock import VirtualClock
     from regime_pipeline.simulation.server import SimulatedVenue, serve
-    from regime_pipeline.simulation.soak import Plant, Soak
+    from regime_pipeline.simulation.soak import Pauses, Plant, Soak
     from regime_pipeline.simulation.soak_verdict import Judge
     from regime_pipeline.simulation.soak_witness import Witness
 
@@ -119,7 +118,14 @@ def run_soak(
     url = database_urls(ours).regime
     clock = VirtualClock(read_instant(START), 0.0)
     venue = SimulatedVenue(GeneratedMarket(universe, settings.generated_seed), universe, clock, script, seed)
+    pauses = Pauses(speed)
     seconds: dict[str, float] = {}
+    memory_mb: list[float] = []
+
+    def tell(line: str) -> None:
+        memory_mb.append(round(_peak_mb(), 1))
+        console.print(f"  {line}, {memory_mb[-1]:g} MB", highlight=False)
+
     with serve(venue) as served:
         live = ours.model_copy(update={"venue_url": served.url, "fetch_timeout_s": LIVE_TIMEOUT_S})
         ledger = PostgresVenueLedger(url)
@@ -132,10 +138,10 @@ def run_soak(
             coingecko_key=None,
             coingecko_monthly_calls=settings.coingecko_monthly_calls,
             clock=clock.now,
-            sleep=lambda seconds: sleep_s(seconds / speed),
+            sleep=pauses,
         )
         plant = Plant(stores, Witness(market, served.truth, universe), universe, ledger, build_streams(universe, live), served)
-        run = Soak(plant, speed, lambda line: console.print(f"  {line}", highlight=False))
+        run = Soak(plant, speed, tell)
         with _timed("history", seconds, console):
             run.fetch_history()
         with _timed(f"{hours:g} hours at {speed:g}x", seconds, console):
@@ -167,8 +173,10 @@ def run_soak(
         "revisions": revisions,
         "quarantined": refused,
         **_describe_diary(run.diary),
+        "retries": pauses.count,
         "requests": dict(venue.requests),
         "memory_peak_mb": round(_peak_mb(), 1),
+        "memory_by_hour_mb": memory_mb,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "wall_s": round(monotonic_s() - began_s, 1),
         "examples": [*bars.examples, *gaps.examples, *states.examples],

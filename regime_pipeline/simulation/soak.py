@@ -74,6 +74,18 @@ class Diary:
         self.words = [*self.words[-19:], f"{step}: {error}"]
 
 
+class Pauses:
+    """Sleeps in virtual seconds for the venue clients, and counts: each pause is a question that is repeated."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed, self.count = speed, 0
+
+    def __call__(self, seconds: float) -> None:
+        """Wait."""
+        self.count += 1
+        sleep_s(seconds / self._speed)
+
+
 class Soak:
     """Drives a plant through its hours."""
 

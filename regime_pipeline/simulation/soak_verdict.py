@@ -103,13 +103,22 @@ class _Held:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """Compares the database of a soak with the truth; `start_s` is when it began, `now_s` the instant of the verdict."""
+    """Compares the database of a soak with the truth.
+
+    Parameters
+    ----------
+    start_s, now_s : int
+        When the soak began and the instant of the verdict, epoch seconds.
+    history_bars : int
+        Bars of each series and timeframe that were fetched before the start.
+    """
 
     truth: Truth
     universe: Universe
     stores: PostgresStores
     start_s: int
     now_s: int
+    history_bars: int = HISTORY_BARS
 
     def judge_bars(self, lies: Collection[Lie]) -> BarVerdict:
         """Compare every stored bar with what the venue it came from says for ever, and look for every bar that should be there."""
@@ -152,7 +161,7 @@ class Judge:
             names = [driver.name for driver in self.universe.drivers if driver.kind == "dominance"]
             samples = work.feeds.load_samples(names, 0)
         end_s = Timeframe.M1.last_closed(self.now_s) + Timeframe.M1.seconds
-        for name, answers in samples.items():
+        for name, answers in ((name, found) for name, found in samples.items() if found):
             minutes = close_minutes(answers, Timeframe.M1.floor(answers[0].fetched_at_s), end_s, DOMINANCE_EVERY_S).bars
             deliveries[Timeframe.M1].append(Delivery(driver_series(name), VENDOR, minutes))
         for timeframe, of_timeframe in deliveries.items():
@@ -185,7 +194,7 @@ class Judge:
 
     def _hold(self, work: Work, table: BarTable, instrument: Instrument, timeframe: Timeframe) -> _Held:
         step, series = timeframe.seconds, instrument.series
-        start_s = timeframe.last_closed(self.start_s) + step - HISTORY_BARS * step
+        start_s = timeframe.last_closed(self.start_s) + step - self.history_bars * step
         end_s = timeframe.last_closed(self.now_s) + step
         stored: RawBars = work.bars.load_after(table, timeframe, {series: -(10**9)}).get(series, RawBars.empty())
         coverage = work.bars.load_coverage(table, timeframe, [series], 0, 2**34)[series]
