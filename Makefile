@@ -11,7 +11,7 @@ DATA ?=
 LIVE ?=
 ARGS ?=
 
-.PHONY: help setup demo test test-all lint type format bench dev migrate backfill docs pins clean
+.PHONY: help setup demo test test-all soak lint type format bench dev migrate backfill docs pins clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: setup ## the fast tests
 
 test-all: setup ## every test that needs no network
 	@$(PYTEST) -n 2 -q -m "not live"
+
+soak: setup ## a day of faulty venues in half an hour, against the truth (ARGS="--hours 3")
+	@$(BIN)/regime soak $(ARGS)
 
 lint: setup ## ruff, its formatter, spelling, SQL, import contracts
 	@$(BIN)/ruff check .
