@@ -37,6 +37,7 @@ def test_a_life_of_the_embedded_database(tmp_path: Path) -> None:
         assert json.loads(regime_db("stop", "--json", REGIME_HOME=home).stdout) == {"stopped": True}
         assert regime_db("stop", REGIME_HOME=home).stdout == "no server was running\n"
         assert json.loads(regime_db("start", "--json", REGIME_HOME=home).stdout)["server"] == "running"
+        assert regime_db("stop", REGIME_HOME=home).returncode == 0
 
 
 def test_a_wrong_address_is_one_line_without_a_traceback() -> None:
