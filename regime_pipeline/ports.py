@@ -860,6 +860,18 @@ class QualityStore(Protocol):
         ...
 
 
+class Upkeep(Protocol):
+    """Deletes what is over and old; every call is a transaction of its own."""
+
+    def delete_old(self, table: str, before_s: int, limit: int) -> int:
+        """Delete at most `limit` rows of a table that were over before an instant; returns how many."""
+        ...
+
+    def delete_tapes(self, before_s: int, limit: int) -> int:
+        """Delete the tapes of at most `limit` uptrends that began before an instant and that no replay can read; returns how many."""
+        ...
+
+
 class Work(Protocol):
     """One transaction. What is written is there when the block is left without an error, or not at all."""
 

@@ -13,6 +13,7 @@ from regime_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.audit import PostgresAudit
+    from regime_pipeline.adapters.postgres.upkeep import PostgresUpkeep
     from regime_pipeline.adapters.postgres.work import PostgresStores
     from regime_pipeline.adapters.venues.live import LiveMarket
 
@@ -32,6 +33,12 @@ class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
 
         with open_connection(database_url(load_settings())) as conn:
             yield PostgresAudit(conn)
+
+    def upkeep(self) -> "PostgresUpkeep":
+        """Deletion of what is over and old."""
+        from regime_pipeline.adapters.postgres.upkeep import PostgresUpkeep
+
+        return PostgresUpkeep(database_url(load_settings()))
 
 
 class Market(dg.ConfigurableResource):  # type: ignore[type-arg]
