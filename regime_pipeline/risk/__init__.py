@@ -1,0 +1,1 @@
+"""What may be traded: limits, protections, the gate before every order, the kill switch and the live arm. Pure."""
