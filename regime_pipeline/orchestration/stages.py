@@ -18,6 +18,7 @@ from regime_pipeline.orchestration.checks import CHECKS, Scope
 from regime_pipeline.orchestration.metadata import describe_rows, describe_window, plot_states, tabulate_states
 from regime_pipeline.orchestration.partitions import UTC_DAYS
 from regime_pipeline.orchestration.policies import DATA_TEAM, FETCH_RETRY, QUANT_TEAM, TELL_EVERY_S
+from regime_pipeline.orchestration.preload import give_way
 from regime_pipeline.orchestration.resources import Market, Stores
 from regime_pipeline.orchestration.window import window_of
 from regime_pipeline.ports import BarSource
@@ -96,6 +97,8 @@ def build_step(name: str, stages: Sequence[Stage], timeframe: Timeframe) -> dg.A
     )
     def step(context: dg.AssetExecutionContext, stores: Stores, market: Market) -> Iterator[Result]:
         window = window_of(context, timeframe, read_now_s())
+        if not window.live:
+            give_way()
         now_s = wait_for_close(window, timeframe)
         source = market.source(patient=not window.live)
         inputs = Inputs(stores, source, market.universe(), timeframe, window, now_s, market.dominance_every_s())

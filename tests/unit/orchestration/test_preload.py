@@ -1,12 +1,15 @@
 """Runs are forked from a preloaded process where Dagster's code server is built as we know it, and started as ever where not."""
 
+import multiprocessing
+import os
 import subprocess
 import sys
+from multiprocessing import Queue
 from types import SimpleNamespace
 
 import pytest
 
-from regime_pipeline.orchestration.preload import PRELOADED, fork_runs
+from regime_pipeline.orchestration.preload import BACKFILL_NICENESS, PRELOADED, fork_runs, give_way
 
 IN_A_CODE_SERVER = """
 import warnings
@@ -25,6 +28,24 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 print(len(os.listdir("/proc/self/task")), "numba" in sys.modules, "ccxt" in sys.modules)
 """
+
+
+def _niceness_after_giving_way(answer: "Queue[int]") -> None:
+    give_way()
+    give_way()
+    answer.put(os.nice(0))
+
+
+def test_the_process_of_a_backfill_gives_way_and_its_caller_does_not() -> None:
+    before = os.nice(0)
+    give_way()
+    assert os.nice(0) == before
+    context = multiprocessing.get_context("spawn")
+    answer: Queue[int] = context.Queue()
+    run = context.Process(target=_niceness_after_giving_way, args=(answer,))
+    run.start()
+    assert answer.get(timeout=60) == max(before, BACKFILL_NICENESS)
+    run.join()
 
 
 def test_a_process_without_a_code_server_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
