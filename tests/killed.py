@@ -2,9 +2,12 @@
 
 import asyncio
 import multiprocessing
+import os
+import random
+import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,17 +165,24 @@ class TrueMarket:
         return {}
 
 
-def postmaster_of(home: Path) -> int:
+def kill_postmaster(home: Path) -> None:
+    """Kill the server's first process; the others notice and end."""
+    ensure_server(home)
     data = server_status(home).data
     assert data is not None
-    return int((data / "postmaster.pid").read_text().split()[0])
+    os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
 
 
-def backends_of(url: str) -> list[int]:
-    """Server processes that serve our database, other than the one that answers this."""
-    with open_connection(url) as conn:
-        rows = conn.execute("select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() order by pid")
-        return [pid for (pid,) in rows.fetchall()]
+def kill_backend(home: Path, rng: random.Random) -> None:
+    """Kill a process that serves a connection to our database: the server then ends all the others, and recovers its log."""
+    conn = psycopg.connect(ensure_server(home).url("regime"), autocommit=True)
+    try:
+        rows = conn.execute("select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()").fetchall()
+        pids = [pid for (pid,) in rows] or [conn.info.backend_pid]
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(pids), signal.SIGKILL)
+    finally:
+        conn.close()
 
 
 def copy_database(home: Path, source: str, target: str) -> str:
@@ -267,7 +277,8 @@ class Stage:
         ensure_server(self.home)
         ours, copy = PostgresStores(self.url), PostgresStores(self.clean_url)
         market = build_market(place, self.url, clock)
-        for timeframe in (Timeframe.M1, Timeframe.H1, Timeframe.M1):  # hours ask again for the minutes of a venue that was second best
+        # hours ask again for minutes, those that the second best venue gave among them
+        for timeframe in (Timeframe.M1, Timeframe.H1, Timeframe.D1, Timeframe.M1):
             for stores, source in ((ours, market), (copy, TrueMarket(self.served.truth))):
                 run_timeframe(stores, source, self.universe, timeframe, live_window(timeframe, now_s), now_s)
 

@@ -14,26 +14,31 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from regime_pipeline.adapters.postgres.connect import open_connection
 from regime_pipeline.adapters.postgres.embedded import ensure_server
 from regime_pipeline.clock import utc_now
-from regime_pipeline.market.timeframe import Timeframe
-from tests.killed import FORKS, Place, Process, Stage, backends_of, collect, postmaster_of, run_live, staged
+from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
+from tests.killed import FORKS, Place, Process, Stage, collect, kill_backend, kill_postmaster, run_live, staged
 from tests.served import Up, processes_of, processes_with, wait_for
 from tests.sizes import KILLS
 
 SEED = 7
 SPEED = 30.0
 """A minute takes two seconds."""
-START_S = 1_735_689_600 + 10 * 3600 + 50
+START_S = 1_735_689_600 + 23 * 3600 + 55 * 60 + 50
+"""Shortly before an hour and a day end."""
 OF_DAEMON = max(3, KILLS // 5)
 """So many kills are of a real daemon and what it runs, at real pace; the others are of the same code without Dagster, and faster."""
 
+DAMAGES = (
+    "delete from majors_price_data_ohlc where token_contract = 'BTC' and timeframe = '1m' and timestamp = '2025-01-01 23:50'",
+    "update lowcap_price_data_ohlc set close_usd = (high_usd + low_usd) / 2 where timeframe = '1m' and timestamp = '2025-01-01 23:50'",
+    "update uptrend_states set ts_score = ts_score + 1 where series = 'regime:ALT' and timeframe = '1m' and ts = '2025-01-01 23:50'",
+    "insert into derivation_marks (stage, series, timeframe, from_ts) values ('trend', 'regime:BTC', '1m', '2025-01-01')",
+)
+"""What the comparison must see, or it would prove nothing."""
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
-
-
-def kill_backend(url: str, rng: random.Random) -> None:
-    """Kill a process of the server: it then ends all the others, and recovers its log."""
-    os.kill(rng.choice(backends_of(url)), signal.SIGKILL)
 
 
 # --- runs and collector as processes of ours, on a virtual clock ---
@@ -44,7 +49,6 @@ class Crowd:
     """A collector that is always there, one run after the other, and the server that both use."""
 
     place: Place
-    url: str
     rng: random.Random
     kills: Counter[str] = field(default_factory=Counter)
     codes: Counter[tuple[str, int | None]] = field(default_factory=Counter)
@@ -52,17 +56,20 @@ class Crowd:
     def __post_init__(self) -> None:
         self.collector = self._start(collect)
 
-    def run(self, victim: str) -> None:
-        """Start a run, wait for a drawn moment, kill the victim, and let the run end if it can."""
-        run = self._start(run_live, self.rng.choices((Timeframe.M1, Timeframe.H1), (4, 1))[0])
+    def run(self, victim: str) -> bool:
+        """Start a run, wait for a drawn moment, kill the victim, and let the run end if it can; False when it was faster than us."""
+        run = self._start(run_live, self.rng.choices(REGIME_TIMEFRAMES, (2, 2, 8))[0])
         try:
             run.join(self.rng.uniform(0.0, 1.5))
             self._kill(victim, run)
             run.join(60)
-            self.codes[victim, run.exitcode] += 1
         finally:
             run.kill()
             run.join()
+        is_killed = victim != "run" or run.exitcode == -signal.SIGKILL
+        self.kills[victim] += is_killed
+        self.codes[victim, run.exitcode] += 1
+        return is_killed
 
     def rest(self) -> None:
         """Let a run work undisturbed; it starts the database if need be."""
@@ -79,18 +86,14 @@ class Crowd:
         match victim:
             case "run":
                 run.kill()
-                run.join()
-                self.kills["run"] += run.exitcode == -signal.SIGKILL  # one that was faster than its killer does not count
-                return
             case "collector":
                 self.end()
                 assert self.collector.exitcode == -signal.SIGKILL  # it had not ended by itself
                 self.collector = self._start(collect)
             case "backend":
-                kill_backend(self.url, self.rng)
+                kill_backend(self.place.home, self.rng)
             case "postmaster":
-                os.kill(postmaster_of(self.place.home), signal.SIGKILL)
-        self.kills[victim] += 1
+                kill_postmaster(self.place.home)
 
     def _start(self, target: Callable[..., None], *arguments: object) -> Process:
         process = FORKS.Process(target=target, args=(self.place, *arguments), daemon=True)
@@ -101,12 +104,15 @@ class Crowd:
 def test_nothing_is_lost_or_doubled_whoever_is_killed() -> None:
     rng = random.Random(SEED)
     victims = {"run": 9, "collector": 4, "backend": 4, "postmaster": 3}
+    plan = [*victims, *rng.choices(tuple(victims), tuple(victims.values()), k=KILLS - OF_DAEMON - len(victims))]
+    rng.shuffle(plan)
     with staged(START_S) as stage:
         stage.served.venue.clock.set_speed(SPEED)
-        crowd = Crowd(stage.place(), stage.url, rng)
+        crowd = Crowd(stage.place(), rng)
         try:
-            while crowd.kills.total() < KILLS - OF_DAEMON:
-                crowd.run(rng.choices(tuple(victims), tuple(victims.values()))[0])
+            for victim in plan:
+                while not crowd.run(victim):
+                    pass
                 if rng.random() < 0.7:
                     crowd.rest()
         finally:
@@ -114,9 +120,17 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed() -> None:
         stage.finish()
         minutes = (stage.served.venue.clock.now_s() - START_S) / 60
         print(f"killed {dict(crowd.kills)} in {minutes:.0f} virtual minutes; runs ended {dict(crowd.codes)}")
-        assert set(crowd.kills) == set(victims)
+        assert crowd.kills == Counter(plan)
         assert all(code == 0 for (victim, code) in crowd.codes if victim == "collector")
         assert stage.flaws() == []
+        with open_connection(stage.url) as conn:
+            for damage in DAMAGES:
+                conn.execute(damage)
+        flaws = stage.flaws()
+        assert sum("token:BTC:binance: 1 minutes too many or too few" in flaw for flaw in flaws) == 1
+        assert sum(" 1735775400 of binance_um: " in flaw for flaw in flaws) == 4  # one token of each bucket
+        assert sum(flaw.startswith("uptrend_states only ") for flaw in flaws) == 2
+        assert "left to derive: ('trend', '1m', 'regime:BTC')" in flaws
 
 
 # --- the real daemon and what it runs, at real pace ---
@@ -152,7 +166,8 @@ class House:
                 assert self.up.process.wait(60) == 1
                 self.open()
             case "everything":
-                for pid in [postmaster_of(self.stage.home), *self._pids("")]:
+                kill_postmaster(self.stage.home)
+                for pid in self._pids(""):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 self.up.process.wait(60)
@@ -165,9 +180,9 @@ class House:
             case "collector":
                 os.kill(self._pids(" collect")[0], signal.SIGKILL)
             case "backend":
-                kill_backend(self.stage.url, self.rng)
+                kill_backend(self.stage.home, self.rng)
             case "postmaster":
-                os.kill(postmaster_of(self.stage.home), signal.SIGKILL)
+                kill_postmaster(self.stage.home)
 
     def newest_s(self) -> int:
         """Open of the newest minute with a delta of BTC; 0 while the database is away."""
