@@ -6,7 +6,6 @@ lets a backfill of minutes run beside it all the time, and reads what happened f
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -256,7 +255,7 @@ def read_states(url: str, begin_s: float, end_s: float, findings: Findings) -> N
 
 
 def note_memory(home: Path, findings: Findings) -> None:
-    """Add the resident memory of each long-lived process of the home, by what it is."""
+    """Add the memory of each kind of process of the home; what processes share counts in equal parts (PSS)."""
     sums: dict[str, float] = {}
     mark = f"REGIME_HOME={home}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
@@ -264,19 +263,20 @@ def note_memory(home: Path, findings: Findings) -> None:
             if mark not in (folder / "environ").read_bytes().split(b"\0"):
                 continue
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            pages = int((folder / "statm").read_text().split()[1])
+            shares = (folder / "smaps_rollup").read_text().split("\nPss:", 1)[1].split()
             name = next((name for word, name in _PROCESSES.items() if word in command), "other")
-            sums[name] = sums.get(name, 0.0) + pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+            sums[name] = sums.get(name, 0.0) + int(shares[0]) / 1e3
     for name, size in sums.items():
         findings.memory_mb.setdefault(name, []).append(round(size, 1))
 
 
 _PROCESSES: Mapping[str, str] = {
+    "postgres": "database",
     "dagster_webserver": "web server",
     "dagster._daemon": "daemon",
-    "collect": "collector",
-    "api grpc": "code server",
-    "execute_run": "runs",
+    "multiprocessing.forkserver": "runs and their fork servers",
+    "api grpc": "code servers",
+    "cli import main": "regime up and the collector",
 }
 
 
