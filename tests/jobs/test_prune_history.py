@@ -55,11 +55,15 @@ def test_what_is_above_the_limit_waits_for_the_next_day(instance: dg.DagsterInst
     )  # oldest go first
 
 
-def test_the_job_prunes_the_instance_it_runs_on_and_old_minutes_of_opinions(regime_env: str) -> None:
+def test_the_job_prunes_the_instance_it_runs_on_old_minutes_of_opinions_and_what_is_over(regime_env: str) -> None:
     months = "select relname from pg_class where relname ~ '^(changepoints|hmm_posteriors)_1m_[0-9]+$' order by relname"
     with psycopg.connect(regime_env) as conn:
         conn.execute("select ensure_opinion_months('2025-01-01Z', '2025-01-31Z'), ensure_opinion_months(now(), now())")
         assert len(conn.execute(months).fetchall()) == 4
+        conn.execute(
+            "insert into bar_gaps (series, timeframe, timestamp, source, reason, resolved_at)"
+            " select 's', '1m', at, 'v', 'missing', at from unnest(array['2025-01-01Z', now()]) as at"
+        )
     with dg.instance_for_test() as instance:
         run_job(instance, "regime_micro")
         job = build_defs().resolve_job_def("prune_history")
@@ -67,6 +71,9 @@ def test_the_job_prunes_the_instance_it_runs_on_and_old_minutes_of_opinions(regi
             instance=instance, run_config={"ops": {"delete_old_runs": {"config": {"days_by_job": {"regime_micro": 0}}}}}
         )
         assert result.success
+        (told,) = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT" and event.step_key == "delete_old_rows"]
+        rows = told.step_output_data.metadata["rows_deleted"].value
+        assert {table: n for table, n in rows.items() if n} == {"bar_gaps": 1}
         assert [run.job_name for run in instance.get_runs()] == ["prune_history"]
     with psycopg.connect(regime_env) as conn:
         left = [name for (name,) in conn.execute(months).fetchall()]
