@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -72,7 +73,7 @@ def test_the_job_prunes_the_instance_it_runs_on_old_minutes_of_opinions_and_what
         )
         assert result.success
         (told,) = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT" and event.step_key == "delete_old_rows"]
-        rows = told.step_output_data.metadata["rows_deleted"].value
+        rows: Any = told.step_output_data.metadata["rows_deleted"].value
         assert {table: n for table, n in rows.items() if n} == {"bar_gaps": 1}
         assert [run.job_name for run in instance.get_runs()] == ["prune_history"]
     with psycopg.connect(regime_env) as conn:
