@@ -226,14 +226,17 @@ class Collector:
         return chosen
 
     def _store(self, due: Chosen, now_s: int) -> tuple[Chosen, dict[str, IngestSummary]]:
-        """Write bars and heartbeats in one transaction, in a thread of its own: sockets are served meanwhile."""
+        """Write bars and heartbeats, in a thread of its own: sockets are served meanwhile."""
         self._halts = self._ledger.load_halts(now_s)
         summaries: dict[str, IngestSummary] = {}
         with self._stores.open() as work:
             follows = self._following(work, due)
-            for venue in sorted({venue for venue, _ in follows.values()}):
+        for venue in sorted({venue for venue, _ in follows.values()}):
+            # a transaction each: one with the bars of two venues locks majors after tokens, a run does not, and each waited for the other
+            with self._stores.open() as work:
                 summaries[venue] = accept_bars(work, self._universe, MINUTE, _deliveries(follows, venue), now_s)
-            beats = [self._beat(feed, now_s, follows, summaries.get(venue)) for venue, feed in self._feeds.items()]
+        beats = [self._beat(feed, now_s, follows, summaries.get(venue)) for venue, feed in self._feeds.items()]
+        with self._stores.open() as work:
             work.feeds.save_heartbeats(self._instance, beats)
         for beat in beats:
             feed = self._feeds[beat.venue]

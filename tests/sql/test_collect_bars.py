@@ -224,3 +224,23 @@ def test_a_stamp_of_the_future_is_no_evidence(database: str, conn: psycopg.Conne
 
 def test_waits_between_attempts_double_up_to_a_minute() -> None:
     assert [backoff_s(n) for n in (1, 2, 3, 4, 5, 6, 7, 50)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_the_bars_of_two_venues_are_written_in_a_transaction_each(
+    database: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one they lock majors after tokens, as no run does: a soak met the deadlock after five hours."""
+    transactions: list[Work] = []
+
+    def spy(work: Work, *rest: object) -> object:
+        transactions.append(work)
+        return accept_bars(work, *rest)
+
+    monkeypatch.setattr(collect_bars, "accept_bars", spy)
+    first = speaking(said("binance_um", 4, 1, is_closed=False), said("binance_um", 5, 9))
+    other = speaking(said("hyperliquid", 5, 1, is_closed=False), said("hyperliquid", 6, 9))
+    scene = Scene(database, Script("binance_um", first), Script("hyperliquid", other))
+    scene.run(scene.at(7, 5.0))
+    assert stored(conn) == {5: (100.0, "binance_um"), 6: (100.0, "hyperliquid")}
+    assert len(transactions) == 2
+    assert transactions[0] is not transactions[1]
