@@ -95,12 +95,13 @@ def _advance_series(
         return
     work.trend.ensure_positions(timeframe, tickers)
     delta_from: dict[str, int] = {}
+    stepped: list[str] = []
     for tasks in _batches(_prepare(work, timeframe, profile, marked, summary)):
         advances = _step_all(work, timeframe, tasks)
         saved = work.trend.save(timeframe, profile.engine_version, profile.constants.strength_scale, advances)
         work.trend.save_tapes(timeframe, _tapes_of(tasks))
         work.trend.save_carries(timeframe, profile.engine_version, {task.series: task.checkpoints for task in tasks})
-        work.trend.save_snapshots(timeframe, [task.series for task in tasks])
+        stepped += [task.series for task in tasks]
         delta_from |= saved.first_written_s
         _summarise(summary, tasks, advances, saved.written, saved.unchanged)
         for task in tasks:
@@ -109,6 +110,8 @@ def _advance_series(
     drivers = {driver_series(driver.name) for driver in universe.drivers}
     if timeframe in REGIME_TIMEFRAMES:
         work.marks.add(Stage.DELTA, timeframe, {series: first_s for series, first_s in delta_from.items() if series in drivers})
+    # positions last, as the mapper of another run does: whoever has the marks of a series goes first
+    work.trend.save_snapshots(timeframe, stepped)
 
 
 def _tickers(universe: Universe, timeframe: Timeframe) -> dict[str, str]:

@@ -92,21 +92,20 @@ def open_session(url: str) -> Iterator[psycopg.Connection]:
 
 @contextmanager
 def told_when_lost(conn: psycopg.Connection) -> Iterator[None]:
-    """Turn the end of a connection in the middle of a transaction into an error of ours.
+    """Turn what the server does to a transaction, and nobody can foresee, into an error of ours.
 
     Raises
     ------
     DatabaseError
-        When the server went away or ended the connection; any other error passes as it is.
+        When the server went away, or ended the transaction: a lock waited for too long, a deadlock, a full disk. Any other error
+        passes as it is.
     """
     try:
         yield
     except psycopg.OperationalError as error:
-        if not conn.broken:
-            raise
         reason = " ".join(str(error).split())
-        msg = f"the database went away in the middle of a transaction: {reason}"
-        raise DatabaseError(f"{msg}. What it wrote is asked for again.") from error
+        what = "went away in the middle of a transaction" if conn.broken else "ended a transaction, and nothing of it was kept"
+        raise DatabaseError(f"the database {what}: {reason}. What it wrote is asked for again.") from error
 
 
 def _explain(params: dict[str, str | int | None], error: psycopg.OperationalError) -> DatabaseError:

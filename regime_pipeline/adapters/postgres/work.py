@@ -52,7 +52,7 @@ class PostgresMarks:
         """Take the marks of a stage: they are locked, and gone when the transaction commits."""
         rows = self._conn.execute(
             "with mine as (select series from derivation_marks where stage = %s and timeframe = %s"
-            " and (%s::text[] is null or series = any(%s::text[])) order by series for update)"
+            ' and (%s::text[] is null or series = any(%s::text[])) order by series collate "C" for update)'
             " delete from derivation_marks using mine where stage = %s and timeframe = %s and derivation_marks.series = mine.series"
             " returning derivation_marks.series, extract(epoch from from_ts)::bigint",
             (stage, timeframe, *([None if series is None else sorted(series)] * 2), stage, timeframe),
@@ -153,8 +153,11 @@ class PostgresStores:
         _close_all(self._idle)
 
     def _connect(self) -> psycopg.Connection:
-        while self._idle:
-            conn = self._idle.pop()
+        while True:
+            try:
+                conn = self._idle.pop()
+            except IndexError:  # another thread may have taken the last one, so asking first would not help
+                break
             try:
                 conn.execute("select")
                 conn.rollback()
