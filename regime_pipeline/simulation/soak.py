@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import sleep as sleep_s
 from typing import Final
@@ -26,6 +27,7 @@ from regime_pipeline.simulation.soak_witness import Witness
 DELAYS_S: Final = {Timeframe.M1: 5, Timeframe.H1: 120, Timeframe.D1: 300}
 """How long after its bar's end a job runs, as its cron says (the minute's waits out its grace)."""
 TRIES: Final = 3
+TRY_AGAIN_S: Final = 10
 """An hour's or a day's job that cannot read a vendor is repeated, as under Dagster; a minute's is made up for by the next."""
 DOMINANCE_EVERY_S: Final = 300
 HOUR_S: Final = 3600
@@ -105,6 +107,7 @@ class Soak:
         self._start_s = int(self._clock.start_s)
         self._done_s = {timeframe: timeframe.floor(self._start_s - DELAYS_S[timeframe]) for timeframe in REGIME_TIMEFRAMES}
         self._tries: Counter[Timeframe] = Counter()
+        self._not_before_s: dict[Timeframe, int] = {}
         self._halted: dict[str, int] = {}
         self._collector: _Running | None = None
 
@@ -160,7 +163,7 @@ class Soak:
     def _run_if_due(self, timeframe: Timeframe) -> bool:
         now_s = self._now_s()
         end_s = timeframe.floor(now_s - DELAYS_S[timeframe])
-        if end_s <= self._done_s[timeframe]:
+        if end_s <= self._done_s[timeframe] or now_s < self._not_before_s.get(timeframe, now_s):
             return False
         is_done = self._run_job(timeframe, end_s, now_s)
         self._tries[timeframe] += 1
@@ -169,6 +172,8 @@ class Soak:
             self.diary.after_close_s.append(self._clock.now_s() - end_s)
         if is_done or timeframe is Timeframe.M1 or self._tries[timeframe] >= TRIES:
             self._done_s[timeframe], self._tries[timeframe] = end_s, 0
+        else:
+            self._not_before_s[timeframe] = self._now_s() + TRY_AGAIN_S
         return True
 
     def _run_job(self, timeframe: Timeframe, end_s: int, now_s: int) -> bool:
@@ -249,7 +254,7 @@ class _Running:
 
     def stop(self) -> None:
         """Stop it, and raise what ended it before."""
-        if not self.has_ended:
+        with suppress(RuntimeError):  # its loop is closed: it has ended by itself
             self._loop.call_soon_threadsafe(self._stop.set)
         try:
             self._ending.result(_JOIN_S)
