@@ -1,12 +1,13 @@
-"""How fresh and how good every series is, from what is stored: no vendor is asked."""
+"""How fresh and how good every series is, and who keeps it so, from what is stored: no vendor is asked."""
 
 from dataclasses import dataclass
 
 from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.market.validity import staleness
-from regime_pipeline.ports import BarTable, Work
+from regime_pipeline.ports import BarTable, Heartbeat, Question, Work
 from regime_pipeline.services.derivation import bar_timeframes, driver_series
+from regime_pipeline.services.sample_dominance import VENDOR
 
 LATE_BARS = 2.0
 """So many bar lengths after its end the newest bar of a live series is late."""
@@ -47,11 +48,26 @@ class SeriesStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Every series at an instant, drivers first, and the open time of the newest driver state of each regime timeframe."""
+    """Every series at an instant, drivers first, and who feeds them.
+
+    Parameters
+    ----------
+    newest_state_s : dict of timeframe to int
+        Open time of the newest driver state of each regime timeframe, epoch seconds.
+    engines : tuple of str
+        Engine versions that made those states; more than one while a new version is still to replay some.
+    collectors : dict of str to list of Heartbeat
+        By instance; empty when no collector ever ran.
+    question : Question or None
+        The newest question for dominance; None when none was ever asked.
+    """
 
     now_s: int
     series: tuple[SeriesStatus, ...]
     newest_state_s: dict[Timeframe, int]
+    engines: tuple[str, ...]
+    collectors: dict[str, list[Heartbeat]]
+    question: Question | None
 
     def problems(self, min_validity: float) -> list[str]:
         """Say in words which drivers are late or below a validity; none is good news."""
@@ -84,9 +100,12 @@ def read_status(work: Work, universe: Universe, now_s: int) -> Status:
         rows.append(SeriesStatus(name, timeframe, last_s, age, validity, *told))
     rows.sort(key=lambda row: (not row.is_driver, row.series, row.timeframe.seconds))
     states: dict[Timeframe, int] = {}
+    first: dict[Timeframe, dict[str, int]] = {}
     for row in work.regime.load_board(now_s):
         states[row.timeframe] = max(row.ts_s, states.get(row.timeframe, row.ts_s))
-    return Status(now_s, tuple(rows), states)
+        first.setdefault(row.timeframe, {})[driver_series(row.driver)] = row.ts_s
+    engines = {version for timeframe, since in first.items() for version in work.regime.load_states(timeframe, since).engine_version}
+    return Status(now_s, tuple(rows), states, tuple(sorted(engines)), work.feeds.load_heartbeats(), work.feeds.load_question(VENDOR))
 
 
 def _wanted(universe: Universe) -> dict[tuple[BarTable, Timeframe], list[str]]:
