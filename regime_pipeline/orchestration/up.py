@@ -4,8 +4,10 @@ The web server takes launch requests from any page open in the same browser (cro
 binds 127.0.0.1 unless told otherwise, and `read_only` refuses launches and switches altogether.
 """
 
+import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,17 +25,17 @@ from urllib.request import urlopen
 
 from regime_pipeline.adapters.postgres.connect import database_urls, open_connection
 from regime_pipeline.adapters.postgres.embedded import ensure_server, server_status, stop_server
-from regime_pipeline.adapters.postgres.migrate import SQL_FOLDER, apply_roles, migrate
+from regime_pipeline.adapters.postgres.migrate import apply_roles, migrate
 from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.clock import monotonic_s
 from regime_pipeline.clock import now_s as read_now_s
 from regime_pipeline.errors import DatabaseError, RegimeError
 from regime_pipeline.market.universe import load_universe
+from regime_pipeline.orchestration.code_server import is_answering, make_socket, serve_command, watch_pulse, write_workspace
 from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, dagster_home, write_home
 from regime_pipeline.services.read_board import load_board
 from regime_pipeline.settings import Settings, child_environment
 
-WORKSPACE: Final = SQL_FOLDER.parent / "workspace.yaml"
 _CLAIMS: Final[list[TextIO]] = []
 FIRST_PORT: Final = 3000
 START_TIMEOUT_S: Final = 180
@@ -43,6 +45,7 @@ COMEBACK_S: Final = (1.0, 60.0)
 """Shortest and longest wait before a dead collector is started again; it doubles while it dies within a minute."""
 DATABASE_LOOK_S: Final = 5.0
 """How often the embedded server is looked after."""
+_PR_SET_PDEATHSIG: Final = 1
 STOP_TIMEOUT_S: Final = 20
 """How long a child, and a run under way, may take to end before it is killed; the next run heals what a killed one left."""
 
@@ -117,13 +120,19 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         _bootstrap(environment, lock, stopped, say)
         if stopped.is_set():
             return
-    web = ["-m", "dagster_webserver", "-w", str(WORKSPACE), "-h", options.host, "-p", str(port)]
+    door = make_socket()
+    workspace = str(write_workspace(home, door))
+    web = ["-m", "dagster_webserver", "-w", workspace, "-h", options.host, "-p", str(port)]
     commands = {"web server": [*web, *(["--read-only"] if options.read_only else [])]}
     if options.with_daemon:
-        commands["daemon"] = ["-m", "dagster._daemon", "run", "-w", str(WORKSPACE)]
+        commands["daemon"] = ["-m", "dagster._daemon", "run", "-w", workspace]
     children: list[Child] = []
+    code = Kept("code server", serve_command(door), home / "log", environment, lock)
     collector = Kept("collector", [*REGIME, "collect"], home / "log", environment, lock) if options.live else None
     try:
+        code.look(say)
+        _wait_for_code(code, door, stopped)
+        watch_pulse(door, stopped, code.end)
         for name, command in commands.items():
             children.append(_start(name, command, home / "log", environment, lock))
         if collector is not None:
@@ -137,13 +146,16 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         next_look_s = 0.0
         while not stopped.wait(0.5):
             _refuse_dead(children)
+            code.look(say)
             if collector is not None:
                 collector.look(say)
             if monotonic_s() >= next_look_s:
                 _revive_database(settings, say)
                 next_look_s = monotonic_s() + DATABASE_LOOK_S
     finally:
-        _stop([*children, *([collector.child] if collector is not None and collector.child is not None else [])], say)
+        kept = [each.child for each in (code, collector) if each is not None and each.child is not None]
+        _stop([*children, *kept], say)
+        shutil.rmtree(door.parent, ignore_errors=True)
 
 
 @dataclass(slots=True)
@@ -175,6 +187,23 @@ class Kept:
         wait_s = min(longest, shortest * 2.0 ** min(self.failures - 1, 10))
         say(f"the {self.name} ended by itself with code {code}; it starts again in {wait_s:g} s. Read {self.child.log}.1")
         self.child, self.due_s = None, now_s + wait_s
+
+
+    def end(self) -> None:
+        """End its process, not what that has started: whoever looks next starts it again."""
+        if self.child is not None:
+            self.child.process.terminate()
+
+
+def _wait_for_code(code: Kept, door: Path, stopped: threading.Event) -> None:
+    """Wait until the definitions are served: web server and daemon would otherwise begin with an error."""
+    deadline = monotonic_s() + START_TIMEOUT_S
+    while not stopped.wait(0.2) and code.child is not None:
+        _refuse_dead([code.child])
+        if door.exists() and is_answering(door):
+            return
+        if monotonic_s() > deadline:
+            raise UpError(f"the code server did not answer within {START_TIMEOUT_S} s. Read {code.child.log}.")
 
 
 def _revive_database(settings: Settings, say: Say) -> None:
@@ -238,8 +267,20 @@ def _start(name: str, command: list[str], logs: Path, environment: dict[str, str
             env=environment,
             start_new_session=True,  # a group of its own: ctrl-C reaches us alone, and we end the group
             pass_fds=(lock.fileno(),),
+            preexec_fn=_end_with_parent(),  # noqa: PLW1509  # one system call, and no thread of ours holds a lock
         )
     return Child(name, process, log)
+
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """Make what a child asks of the system before it starts: to be ended when we are killed, or nobody could start us again.
+
+    Only Linux offers it; elsewhere the children of a killed one have to be ended by hand.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_up(address: str, children: list[Child], stopped: threading.Event) -> None:

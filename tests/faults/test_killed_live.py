@@ -165,6 +165,11 @@ class House:
                 os.kill(self._pids("dagster._daemon")[0], signal.SIGKILL)
                 assert self.up.process.wait(60) == 1
                 self.open()
+            case "up":
+                self.up.process.kill()
+                self.up.process.wait(60)
+                wait_for(lambda: self._pids("") == [], 60)
+                self.open()
             case "everything":
                 kill_postmaster(self.stage.home)
                 for pid in self._pids(""):
@@ -208,7 +213,7 @@ def parent_of(pid: int) -> int | None:
 
 def test_a_daemon_comes_back_whatever_of_it_is_killed() -> None:
     rng = random.Random(SEED)
-    victims = ["daemon", "postmaster", "run", "everything", "collector", "backend"]
+    victims = ["daemon", "postmaster", "up", "run", "everything", "collector", "backend"]
     plan = [victims[at % len(victims)] for at in range(OF_DAEMON)]
     rng.shuffle(plan)
     with staged(int(utc_now().timestamp())) as stage:
