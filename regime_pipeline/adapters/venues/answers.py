@@ -18,6 +18,8 @@ SLOW_DOWN_S: Final = 60.0
 """Binance counts weight per minute: after a 429 without Retry-After the next minute is the first that can be any better."""
 BAN_S: Final = 3600.0
 """How long a venue is left alone after a 418 or a 403 that names no time."""
+CLOCK_AHEAD_S: Final = float(Timeframe.M1.grace_s)
+"""A clock further ahead of a venue's than the grace after a minute's end takes the forming bar for a closed one."""
 LONGEST_HALT_S: Final = 86_400.0
 """A header can silence a venue for a day, not for ever."""
 _FAR_MS: Final = 10**14
@@ -77,6 +79,28 @@ def check_status(venue: str, answer: Answer, now: datetime) -> None:
     if answer.status == 408 or answer.status >= 500:
         raise TryAgainError(f"{said}: it is asked again later.", asked_s)
     raise SourceError(f"{said}: the request was refused. Check the symbols and venues of the universe file, and the settings.")
+
+
+def check_clock(venue: str, answer: Answer, asked: datetime) -> None:
+    """Pass an answer that is not older than its question, by the venue's own clock (its Date header, whole seconds, if it has one).
+
+    Our clock decides which bars are closed, and nothing in a REST answer says that one of them is not. A clock behind the venue's only
+    makes us late.
+
+    Raises
+    ------
+    TryAgainError
+        When our clock was further ahead than `CLOCK_AHEAD_S`, or an old answer was served again.
+    """
+    text = next((value for name, value in answer.headers.items() if name.lower() == "date"), "")
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return
+    ahead_s = (asked - at.replace(tzinfo=at.tzinfo or UTC)).total_seconds()
+    if ahead_s > CLOCK_AHEAD_S:
+        said = f"{venue} says that it is {at:%Y-%m-%d %H:%M:%S}, {ahead_s:.0f} s before our clock asked"
+        raise TryAgainError(f"{said}: its open bars would pass for closed ones. If other venues say the same, set this machine's clock.")
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import requests
 
-from regime_pipeline.adapters.venues.answers import TryAgainError, check_json, check_status, refuse
+from regime_pipeline.adapters.venues.answers import TryAgainError, check_clock, check_json, check_status, refuse
 from regime_pipeline.adapters.venues.http import Answer, BoundedSession
 from regime_pipeline.clock import Clock
 from regime_pipeline.errors import ConfigError, SourceError
@@ -89,7 +89,7 @@ class CcxtClient:
         Raises
         ------
         TryAgainError, StayAwayError, SourceError
-            By status (`check_status`), or when no answer came.
+            By status (`check_status`), when the answer is older than the question (`check_clock`), or when none came.
         """
         with self._lock:
             answer, _, _ = self._ask(question)
@@ -118,6 +118,7 @@ class CcxtClient:
 
         session: BoundedSession = self.exchange.session
         session.forget()
+        asked = self._clock()
         result: Reply = None
         failure: Exception | None = None
         try:
@@ -128,6 +129,7 @@ class CcxtClient:
         answer = session.heard
         if answer is not None:
             check_status(self.venue, answer, self._clock())
+            check_clock(self.venue, answer, asked)
         elif failure is not None and isinstance(cause := failure.__cause__, requests.RequestException):
             raise TryAgainError(f"{self.venue} could not be read: {type(cause).__name__}, {cause}. It is asked again later.") from failure
         elif failure is not None:

@@ -81,7 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
             return
-        self.send_response(reply.status)
+        # the base class stamps answers itself
+        self.send_response_only(reply.status) if "Date" in reply.headers else self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))

@@ -1,6 +1,8 @@
 """The real ccxt classes over real sockets: what each kind of failure becomes, and that nothing leaves the place it was pointed to."""
 
 from collections.abc import Iterator
+from datetime import timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import ccxt
@@ -64,6 +66,28 @@ def test_an_exchange_is_pinned() -> None:
 def test_an_exchange_that_ccxt_does_not_know_is_a_mistake_in_the_universe_file() -> None:
     with pytest.raises(ConfigError, match="exchange was 'binanc'"):
         build_exchange("binanc", None, 5.0)
+
+
+def stamped(ahead_s: float) -> Reply:
+    """An answer of a venue whose clock our clock is ahead of."""
+    return Reply("[]", headers={"Date": format_datetime(utc_now() - timedelta(seconds=ahead_s), usegmt=True)})
+
+
+@pytest.mark.parametrize("ahead_s", [30, 7])
+def test_an_answer_from_before_it_was_asked_for_is_refused_since_its_open_bar_would_pass_for_closed(ahead_s: float) -> None:
+    with serve(stamped(ahead_s)) as venue, pytest.raises(TryAgainError, match="set this machine's clock"):
+        ask(client_of(venue.url))
+
+
+@pytest.mark.parametrize("ahead_s", [2, -600])
+def test_a_clock_that_is_a_little_ahead_or_far_behind_harms_nothing(ahead_s: float) -> None:
+    with serve(stamped(ahead_s)) as venue:
+        assert ask(client_of(venue.url)).body == "[]"
+
+
+def test_a_venue_that_does_not_tell_the_time_is_believed() -> None:
+    with serve(Reply("[]", headers={"Date": "soon"})) as venue:
+        assert ask(client_of(venue.url)).body == "[]"
 
 
 def test_a_good_answer_comes_back_as_it_was_on_the_wire() -> None:
