@@ -58,16 +58,16 @@ def an_action(n: int, kind: ActionKind, signal: Signal, qty: str = "0", usd: str
     return replace(action, **changes)
 
 
-def a_buy(n: int, qty: str, usd: str, **changes: Any) -> Action:
-    return an_action(n, ActionKind.ENTRY, Signal.S1_BUY, qty, usd, **{"funding": Funding.REMAINING, "state": "S1", **changes})
+def a_buy(n: int, qty: str, usd: str, signal: Signal = Signal.S1_BUY, **changes: Any) -> Action:
+    return an_action(n, ActionKind.ENTRY, signal, qty, usd, **{"funding": Funding.REMAINING, "state": "S1", **changes})
 
 
 def a_trim(n: int, qty: str, usd: str, level: float = 10.0, **changes: Any) -> Action:
     return an_action(n, ActionKind.TRIM, Signal.TRIM, qty, usd, level_price=level, **changes)
 
 
-def an_exit(n: int, qty: str, usd: str, **changes: Any) -> Action:
-    return an_action(n, ActionKind.EMERGENCY_EXIT, Signal.EMERGENCY_EXIT, qty, usd, **changes)
+def an_exit(n: int, qty: str, usd: str, signal: Signal = Signal.EMERGENCY_EXIT, **changes: Any) -> Action:
+    return an_action(n, ActionKind.EMERGENCY_EXIT, signal, qty, usd, **changes)
 
 
 def a_dx(n: int, qty: str, usd: str, **changes: Any) -> Action:
