@@ -15,7 +15,7 @@ from benchmarks.measure import Measure
 from regime_pipeline.clock import now_s
 from regime_pipeline.settings import load_settings
 
-PARTS = ("engine", "levers", "opinions", "changepoint", "backfill", "live")
+PARTS = ("engine", "levers", "opinions", "changepoint", "bootstrap", "backfill", "live")
 
 
 def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: int) -> list[Measure]:
@@ -38,6 +38,13 @@ def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: 
         from benchmarks.changepoint import measure_changepoint
 
         found += measure_changepoint(repeats)
+    if "bootstrap" in parts:
+        from benchmarks.bootstrap import measure_bootstrap
+        from benchmarks.database import open_server
+        from regime_pipeline.market.universe import load_universe
+
+        with open_server() as server:
+            found += measure_bootstrap(server, load_universe(settings.universe))
     if {"backfill", "live"} & set(parts):
         from benchmarks.database import measure_backfill, measure_live, open_server
         from benchmarks.market import ShiftedMarket
