@@ -37,6 +37,14 @@ def launch(up: Up, job: str, tags: Mapping[str, str] | None = None) -> str:
     return answer["run"]["runId"]
 
 
+def launches(up: Up, job: str) -> bool:
+    """Tell whether a run of a job comes to a good end; while the code server starts, it cannot be launched."""
+    try:
+        return wait_for_end(up, launch(up, job)) == "SUCCESS"
+    except AssertionError:
+        return False
+
+
 def status_of(up: Up, run: str) -> str:
     return up.ask(STATUS, id=run)["runOrError"]["status"]
 
@@ -95,7 +103,7 @@ def test_a_backfill_from_the_ui_succeeds_and_ctrl_c_leaves_nothing(home: Path) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
-def test_runs_are_forked_and_outlive_their_fork_server(home: Path) -> None:
+def test_runs_are_forked_and_outlive_their_fork_server_and_code_server(home: Path) -> None:
     up = Up(home)
     try:
         assert wait_for_end(up, launch(up, "prune_history")) == "SUCCESS"
@@ -104,6 +112,11 @@ def test_runs_are_forked_and_outlive_their_fork_server(home: Path) -> None:
         for pid in servers:
             os.kill(pid, signal.SIGKILL)
         assert wait_for_end(up, launch(up, "prune_history")) == "SUCCESS"
+        for pid, command in processes_with(home):
+            if "api grpc" in command:
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: "code server ended by itself" in up.said(), 90)
+        wait_for(lambda: launches(up, "prune_history"), 60)
         days = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_partition_range_end": "2025-03-01"}
         long = launch(up, "regime_micro", days)
         wait_for(lambda: status_of(up, long) == "STARTED", 60)
