@@ -841,8 +841,15 @@ class QualityStore(Protocol):
         """Load what is known of the feed of each series and timeframe; bars refused and revised are counted from `since_s` on."""
         ...
 
-    def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:
-        """Load the open gaps of some or all series in [start, end), by series and time."""
+    def load_gaps(
+        self,
+        timeframe: Timeframe,
+        series: Collection[str] | None = None,
+        span: tuple[int, int] | None = None,
+        *,
+        with_own: bool = True,
+    ) -> list[Gap]:
+        """Load the open gaps of some or all series in [start, end), by series and time; those that are the vendors' own only grow."""
         ...
 
     def save_attempts(

@@ -38,5 +38,5 @@ def plan_refill(gaps: Mapping[Timeframe, Sequence[Gap]], now_s: int) -> dg.RunRe
 def bar_gaps(_context: dg.SensorEvaluationContext, stores: Stores) -> dg.RunRequest | dg.SkipReason:
     """Look for gaps that are due; a failed read raises, so that the tick fails in sight."""
     with stores.open() as work:
-        gaps = {timeframe: work.quality.load_gaps(timeframe) for timeframe in Timeframe}
+        gaps = {timeframe: work.quality.load_gaps(timeframe, with_own=False) for timeframe in Timeframe}
     return plan_refill(gaps, now_s())

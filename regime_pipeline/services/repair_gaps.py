@@ -79,8 +79,9 @@ def repair_gaps(
     for table in TABLES:
         feeds = find_feeds(universe, table, timeframe)
         with stores.open() as work:
-            gaps = work.quality.load_gaps(timeframe, sorted(set(feeds) if series is None else set(feeds) & set(series)), span)
-        wanted = [gap for gap in gaps if not only_due or (not gap.is_vendors_own and is_due(gap, now_s))]
+            names = sorted(set(feeds) if series is None else set(feeds) & set(series))
+            gaps = work.quality.load_gaps(timeframe, names, span, with_own=not only_due)
+        wanted = [gap for gap in gaps if not only_due or is_due(gap, now_s)]
         for name in sorted({gap.series for gap in wanted}):
             for run in split_runs([gap for gap in wanted if gap.series == name], timeframe):
                 question = _open_request(stores, table, timeframe, name, feeds[name], run, now_s)
@@ -141,10 +142,15 @@ def _repair_run(
 
 
 def _count_attempts(work: Work, timeframe: Timeframe, missing: Sequence[Gap], deliveries: Sequence[Delivery], now_s: int) -> int:
-    """Count an attempt for each gap that lay between two bars of an answer; returns how many are the vendors' own by that."""
+    """Count an attempt for each gap that lay between two bars of an answer; returns how many are the vendors' own by that.
+
+    A bar that is given each time, and refused, is nobody's gap but ours: it stays one that a person is told of.
+    """
+    refused = {ts_s for each in deliveries for ts_s in each.raw.ts_s.tolist()}
     spans = [(int(each.raw.ts_s.min()), int(each.raw.ts_s.max())) for each in deliveries if len(each.raw)]
     tried = [gap for gap in missing if any(first_s < gap.ts_s < last_s for first_s, last_s in spans)]
-    none = [gap for gap in tried if gap.attempts + 1 >= MIN_ATTEMPTS and now_s - gap.detected_s >= MIN_PATIENCE_S]
+    sure = [gap for gap in tried if gap.attempts + 1 >= MIN_ATTEMPTS and now_s - gap.detected_s >= MIN_PATIENCE_S]
+    none = [gap for gap in sure if gap.ts_s not in refused]
     if tried:
         asked = np.array([gap.ts_s for gap in tried])
         own = np.array([gap in none for gap in tried])

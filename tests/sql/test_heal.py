@@ -119,6 +119,20 @@ def test_a_gap_is_the_vendors_own_after_three_answers_over_ten_minutes(stores: P
     assert repair_gaps(stores, live(), UNIVERSE, M1, NOW_S + 9000, only_due=False).found == 1  # by hand it is asked for again
 
 
+def test_a_bar_that_comes_each_time_and_is_refused_is_not_the_vendors_own_gap(stores: PostgresStores, conn: psycopg.Connection) -> None:
+    """Otherwise a series of which every bar is refused would end in silence: no gap that counts, and refusals as usual."""
+
+    def spoil(symbol: str, _timeframe: Timeframe, raw: RawBars) -> RawBars:
+        return replace(raw, volume=np.where((raw.ts_s == T0 + 1800) & ("BTC" in symbol), -1.0, raw.volume))
+
+    fill(stores, live(spoil))
+    for minute in range(0, 60, 5):
+        repair(stores, live(spoil), NOW_S + 60 * minute)
+    assert read_gaps(conn) == [(30, "missing", 5)]  # and asked for less and less
+    with stores.open() as work:
+        assert [gap.ts_s for gap in work.quality.load_gaps(M1, [BTC], with_own=False)] == [T0 + 1800]
+
+
 def test_an_answer_that_ends_before_the_gap_is_no_attempt(stores: PostgresStores, conn: psycopg.Connection) -> None:
     fill(stores, without(30))
     repair(stores, live(lambda symbol, _timeframe, raw: raw[raw.ts_s < T0 + 1800] if "BTC" in symbol else raw), NOW_S + 600)

@@ -176,15 +176,23 @@ class PostgresQuality:
         )
         return {(series, Timeframe(timeframe)): FeedFacts(*facts) for series, timeframe, *facts in rows}
 
-    def load_gaps(self, timeframe: Timeframe, series: Collection[str] | None = None, span: tuple[int, int] | None = None) -> list[Gap]:
-        """Load the open gaps of some or all series in [start, end), by series and time."""
+    def load_gaps(
+        self,
+        timeframe: Timeframe,
+        series: Collection[str] | None = None,
+        span: tuple[int, int] | None = None,
+        *,
+        with_own: bool = True,
+    ) -> list[Gap]:
+        """Load the open gaps of some or all series in [start, end), by series and time; those that are the vendors' own only grow."""
         start_s, end_s = span or _EVER
         rows = self._conn.execute(
             "select series, extract(epoch from timestamp)::bigint, max(attempts), extract(epoch from min(detected_at))::bigint,"
             " extract(epoch from max(last_asked_at))::bigint, bool_and(reason = 'vendor_none') from bar_gaps where resolved_at is null"
             " and timeframe = %s and (%s::text[] is null or series = any(%s::text[])) and source <> 'composite'"
-            " and timestamp >= to_timestamp(%s) and timestamp < to_timestamp(%s) group by series, timestamp order by series, timestamp",
-            (timeframe.value, *([None if series is None else list(series)] * 2), start_s, end_s),
+            " and timestamp >= to_timestamp(%s) and timestamp < to_timestamp(%s) and (%s or reason <> 'vendor_none')"
+            " group by series, timestamp order by series, timestamp",
+            (timeframe.value, *([None if series is None else list(series)] * 2), start_s, end_s, with_own),
         )
         return [Gap(*row) for row in rows]
 
