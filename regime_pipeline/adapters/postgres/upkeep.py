@@ -44,9 +44,10 @@ class PostgresUpkeep:
         """
         with open_connection(self.url) as conn:
             row = conn.execute(
-                "with over as materialized (select distinct series, timeframe, s3_start_ts from engine_tape as e"
-                " where s3_start_ts < to_timestamp(%s)"
-                " and not exists (select from derivation_marks as m where m.stage = 'trend' and m.timeframe = e.timeframe"
+                "with uptrend as materialized (select distinct series, timeframe, s3_start_ts from engine_tape"
+                " where s3_start_ts < to_timestamp(%s)),"
+                " over as materialized (select * from uptrend as e where"
+                " not exists (select from derivation_marks as m where m.stage = 'trend' and m.timeframe = e.timeframe"
                 " and m.series = e.series)"
                 " and not exists (select from engine_checkpoints as c left join uptrend_states as s on s.series = c.series"
                 " and s.timeframe = c.timeframe and s.ts = c.ts and s.engine_version = c.engine_version"
