@@ -146,7 +146,7 @@ def test_tapes_go_unless_a_checkpoint_stands_in_their_uptrend_and_replays_find_w
 
     summary = prune_tables(upkeep, now_s + 30 * DAY, batch=3)
     left = spells(database)
-    assert summary.deleted[TAPES] == len(stored) - len(left)
+    assert summary.deleted[TAPES] == len(stored) - len(left) > 0
     assert {key: n for key, n in left.items() if key in needed} == {key: stored[key] for key in needed}
     assert all(left[key] >= n for key, n in needed.items())
     assert {series for series, _ in set(left) - set(needed)} == {waiting}
