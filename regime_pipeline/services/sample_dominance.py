@@ -126,8 +126,11 @@ def _note_gaps(work: Work, spans: Mapping[str, tuple[int, int]], now_s: int) -> 
     stored = work.bars.load_coverage(BarTable.DRIVERS, MINUTE, list(spans), min(first_s for first_s, _ in spans.values()), now_s)
     missing = {name: find_gaps(stored[name].ts_s, MINUTE, *span) for name, span in spans.items()}
     noted = work.bars.record_gaps(MINUTE, VENDOR, missing, spans, now_s)
-    for name, ts_s in missing.items():
-        work.quality.save_attempts(name, MINUTE, ts_s, np.ones(len(ts_s), dtype=np.bool_), now_s)
+    for name, span in spans.items():
+        # only the new ones: while the vendor is away this span grows to two days, and every minute looks at all of it
+        fresh = [gap.ts_s for gap in work.quality.load_gaps(MINUTE, [name], span, with_own=False)]
+        if fresh:
+            work.quality.save_attempts(name, MINUTE, np.array(fresh), np.ones(len(fresh), dtype=np.bool_), now_s)
     return noted
 
 

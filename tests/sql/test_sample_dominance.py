@@ -88,6 +88,14 @@ def test_missed_runs_close_the_minutes_that_an_answer_still_covers_and_leave_the
     assert gaps == [("vendor_none", 14)]
 
 
+def test_a_vendor_that_stays_away_costs_each_minute_only_its_own_gap(database: str, conn: psycopg.Connection) -> None:
+    stores, vendor = PostgresStores(database), Vendor({0: 57.0})
+    for at in (0, 30, 31, 32, 33):
+        run_minute(stores, vendor, at)
+    rows = conn.execute("select attempts, count(*), min(reason) from bar_gaps where series = 'regime:BTC.d' group by 1").fetchall()
+    assert rows == [(2, 27, "vendor_none")]  # written once each, not once a minute
+
+
 def test_running_again_changes_nothing(database: str, conn: psycopg.Connection) -> None:
     stores, vendor = PostgresStores(database), Vendor({0: 57.0})
     for at in range(4):
