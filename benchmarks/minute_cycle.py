@@ -33,6 +33,8 @@ PHASES = ("schedule", "queue", "process", "step", "bars", "drivers", "states", "
 """Bar close -> run created -> dequeued -> run started (process up, code imported) -> step begun -> tables committed, in order."""
 MINUTE_TABLES = ("majors_price_data_ohlc_1m", "regime_price_data_ohlc_1m", "uptrend_states_1m", "regime_deltas_1m")
 
+BACKFILL_PAUSE_S = 180
+"""Between two backfills: of minutes that have none beside them there are some to compare with."""
 _RUN_EVENTS = ("PIPELINE_STARTING", "PIPELINE_START", "STEP_START", "PIPELINE_SUCCESS")
 ASSETS = [{"path": [name]} for name in (*MINUTE_TABLES, "lowcap_price_data_ohlc_1m")]
 
@@ -155,6 +157,7 @@ def keep_backfilling(up: Up, days: int, findings: Findings, stopped: threading.E
                 if up.ask(PROGRESS, id=number)["partitionBackfillOrError"]["status"] not in {"REQUESTED", "COMPLETED"}:
                     findings.backfills_done += 1
                     break
+        stopped.wait(BACKFILL_PAUSE_S)
 
 
 def next_minute(at_s: float) -> float:
