@@ -192,11 +192,13 @@ class PostgresBars:
         ts_s = np.concatenate([np.asarray(gaps, dtype=np.int64) for gaps in gaps_s.values()])
         n = len(ts_s)
         starts, ends = ([windows_s[name][end] for name in names] for end in (0, 1))
+        # ordered, so that each window is looked up for itself: as a join it read all gaps there are, in every minute
         self._conn.execute(
-            "update bar_gaps as g set resolved_at = now() from unnest(%s::text[], %s::float8[], %s::float8[]) as w (series, start_s, end_s)"
-            " where g.resolved_at is null and g.timeframe = %s and g.series = w.series and g.source = %s"
-            " and g.timestamp >= to_timestamp(w.start_s) and g.timestamp < to_timestamp(w.end_s)"
-            " and (g.series, g.timestamp) not in (select s, to_timestamp(t) from unnest(%s::text[], %s::float8[]) as still (s, t))",
+            "update bar_gaps as t set resolved_at = now() from unnest(%s::text[], %s::float8[], %s::float8[]) as w (series, start_s, end_s)"
+            " cross join lateral (select * from bar_gaps as g where g.resolved_at is null and g.timeframe = %s and g.series = w.series"
+            " and g.source = %s and g.timestamp >= to_timestamp(w.start_s) and g.timestamp < to_timestamp(w.end_s) order by g.timestamp)"
+            " as old where (t.series, t.timeframe, t.timestamp, t.source) = (old.series, old.timeframe, old.timestamp, old.source)"
+            " and (t.series, t.timestamp) not in (select s, to_timestamp(c) from unnest(%s::text[], %s::float8[]) as still (s, c))",
             (names, starts, ends, timeframe.value, source, [names[i] for i in code], ts_s.tolist()),
         )
         if not n:
