@@ -4,7 +4,6 @@ The web server takes launch requests from any page open in the same browser (cro
 binds 127.0.0.1 unless told otherwise, and `read_only` refuses launches and switches altogether.
 """
 
-import ctypes
 import fcntl
 import os
 import shutil
@@ -45,7 +44,9 @@ COMEBACK_S: Final = (1.0, 60.0)
 """Shortest and longest wait before a dead collector is started again; it doubles while it dies within a minute."""
 DATABASE_LOOK_S: Final = 5.0
 """How often the embedded server is looked after."""
-_PR_SET_PDEATHSIG: Final = 1
+_TETHER: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+"""Asks Linux for SIGTERM when we are killed, and becomes the child: one that outlived us would hold our lock, and refuse every new start.
+Not a `preexec_fn`, since we have threads. Elsewhere the children of a killed one have to be ended by hand."""
 STOP_TIMEOUT_S: Final = 20
 """How long a child, and a run under way, may take to end before it is killed; the next run heals what a killed one left."""
 
@@ -188,7 +189,6 @@ class Kept:
         say(f"the {self.name} ended by itself with code {code}; it starts again in {wait_s:g} s. Read {self.child.log}.1")
         self.child, self.due_s = None, now_s + wait_s
 
-
     def end(self) -> None:
         """End its process, not what that has started: whoever looks next starts it again."""
         if self.child is not None:
@@ -260,27 +260,15 @@ def _start(name: str, command: list[str], logs: Path, environment: dict[str, str
         log.replace(log.with_suffix(".log.1"))
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter, no shell
-            [sys.executable, *command],
+            [sys.executable, *(["-c", _TETHER] if sys.platform == "linux" else []), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # a group of its own: ctrl-C reaches us alone, and we end the group
             pass_fds=(lock.fileno(),),
-            preexec_fn=_end_with_parent(),  # noqa: PLW1509  # one system call, and no thread of ours holds a lock
         )
     return Child(name, process, log)
-
-
-def _end_with_parent() -> Callable[[], object] | None:
-    """Make what a child asks of the system before it starts: to be ended when we are killed, or nobody could start us again.
-
-    Only Linux offers it; elsewhere the children of a killed one have to be ended by hand.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_up(address: str, children: list[Child], stopped: threading.Event) -> None:

@@ -182,8 +182,9 @@ class House:
                 time.sleep(self.rng.uniform(0.0, 1.0))
                 for pid in self._runs():
                     os.kill(pid, signal.SIGKILL)
-            case "collector":
-                os.kill(self._pids(" collect")[0], signal.SIGKILL)
+            case "collector" | "code server":
+                words = {"collector": " collect", "code server": " code-server start"}
+                os.kill(self._pids(words[victim])[0], signal.SIGKILL)
             case "backend":
                 kill_backend(self.stage.home, self.rng)
             case "postmaster":
@@ -213,7 +214,7 @@ def parent_of(pid: int) -> int | None:
 
 def test_a_daemon_comes_back_whatever_of_it_is_killed() -> None:
     rng = random.Random(SEED)
-    victims = ["daemon", "postmaster", "up", "run", "everything", "collector", "backend"]
+    victims = ["up", "postmaster", "daemon", "code server", "run", "everything", "collector", "backend"]
     plan = [victims[at % len(victims)] for at in range(OF_DAEMON)]
     rng.shuffle(plan)
     with staged(int(utc_now().timestamp())) as stage:
