@@ -159,7 +159,7 @@ def classify_answer(profile: VenueProfile, answer: RawAnswer, client_id: str) ->
                 actions = (Action.RESOLVE,) if rule.answer_class is AnswerClass.DUPLICATE else ()
                 return _verdict(rule.answer_class, rule.reason, (*actions, *rule.actions), code=code)
     # A page of somebody before the venue: entries wait until the venue itself speaks again.
-    off = (Action.ENTRIES_OFF,) if status >= 400 and not isinstance(body, dict) else ()
+    off = (Action.ENTRIES_OFF,) if status >= 400 and not code else ()
     return _unknown(f"HTTP_{status}" if status >= 400 else "NO_PROOF", *off, code=code)
 
 
@@ -200,7 +200,7 @@ def _parse(body: bytes) -> object:
     if len(body) > MAX_BODY_BYTES:
         return None
     try:
-        return json.loads(body)  # type: ignore[no-any-return]
+        return json.loads(body)
     except (ValueError, RecursionError):
         return None
 
