@@ -24,7 +24,7 @@ class Trade:
     allocated_usd, extracted_usd : Decimal
         Buy cost with fees; sell proceeds net of fees.
     bought_qty, sold_qty : Decimal
-        Tokens that came and went, fees in tokens counted.
+        Tokens that came and went, fees in tokens counted. More may go than came: an exit sells the dust of earlier trades too.
     last_action_s : int or None
         Bar of the newest action, skips included.
     s1_bought : bool
@@ -57,12 +57,6 @@ class Trade:
     exit_usd: Decimal = ZERO
     exit_runs: bool = False
     buys: tuple[tuple[int, str | None], ...] = ()
-
-    @property
-    @exact
-    def quantity(self) -> Decimal:
-        """Tokens the trade has left."""
-        return self.bought_qty - self.sold_qty
 
     def after(self, action: Action) -> "Trade":
         """Apply the next action with all its fills.

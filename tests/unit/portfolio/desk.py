@@ -115,7 +115,7 @@ class Desk:
     def _book(self, plan: Plan, price: Decimal, part: Decimal) -> None:
         pieces = [fill(plan, price, part / 2), fill(plan, price, part)]
         for action in pieces:
-            if self.trade is None and action.is_filled:
+            if self.trade is None and action.is_filled and action.is_buy:
                 self.trade = TradeBook.open(UUID(int=len(self.closed) + 1))
             if self.trade is not None:
                 action = replace(action, trade_id=self.trade.trade.trade_id)
@@ -123,5 +123,5 @@ class Desk:
         self.actions.append(action)
         trade = self.trade.trade if self.trade else None
         status = Status.ACTIVE if trade else Status.WATCHLIST
-        quantity = trade.quantity if trade else self.position.quantity
+        quantity = exact(lambda: self.position.quantity + (action.net_qty if action.is_buy else -action.net_qty))()
         self.position = replace(self.position, trade=trade, status=status, quantity=quantity, last_action_s=plan.bar_ts_s)
