@@ -130,7 +130,7 @@ def _repair_run(
         span = run[0].ts_s, run[-1].ts_s + timeframe.seconds
         left = {gap.ts_s for gap in work.quality.load_gaps(timeframe, [question.series], span)}
         missing = [gap for gap in run if gap.ts_s in left]
-        none = _count_attempts(work, timeframe, missing, answers.deliveries, now_s)
+        none = _count_attempts(work, timeframe, missing, answers.deliveries, _kept_from(source, question, timeframe), now_s)
         outcome = f"failed: {answers.failures[0]}" if answers.failures and missing else "none" if missing else "data"
         work.quality.close_backfill(question.series, timeframe, span, outcome, now_s)
     summary.ingest = summary.ingest.plus(accepted)
@@ -141,18 +141,31 @@ def _repair_run(
     summary.failures += answers.failures
 
 
-def _count_attempts(work: Work, timeframe: Timeframe, missing: Sequence[Gap], deliveries: Sequence[Delivery], now_s: int) -> int:
+def _kept_from(source: BarSource, question: Question, timeframe: Timeframe) -> int:
+    """Tell the open time before which no venue of a series keeps bars, epoch seconds; 0 while one of them cannot be asked."""
+    ranges = [feed.range(source, timeframe) for feed in question.feeds]
+    known = [each.first_s for each in ranges if each is not None]
+    return min(known) if known and len(known) == len(ranges) else 0
+
+
+def _count_attempts(
+    work: Work, timeframe: Timeframe, missing: Sequence[Gap], deliveries: Sequence[Delivery], kept_from_s: int, now_s: int
+) -> int:
     """Count an attempt for each gap that lay between two bars of an answer; returns how many are the vendors' own by that.
 
-    A bar that is given each time, and refused, is nobody's gap but ours: it stays one that a person is told of.
+    A gap so old that nobody keeps its bar any more is one too, or it would be asked for every ten minutes for ever. A bar that is given
+    each time, and refused, is nobody's gap but ours: it stays one that a person is told of.
     """
     refused = {ts_s for each in deliveries for ts_s in each.raw.ts_s.tolist()}
     spans = [(int(each.raw.ts_s.min()), int(each.raw.ts_s.max())) for each in deliveries if len(each.raw)]
-    tried = [gap for gap in missing if any(first_s < gap.ts_s < last_s for first_s, last_s in spans)]
-    sure = [gap for gap in tried if gap.attempts + 1 >= MIN_ATTEMPTS and now_s - gap.detected_s >= MIN_PATIENCE_S]
-    none = [gap for gap in sure if gap.ts_s not in refused]
-    if tried:
-        asked = np.array([gap.ts_s for gap in tried])
-        own = np.array([gap in none for gap in tried])
-        work.quality.save_attempts(tried[0].series, timeframe, asked, own, now_s)
-    return len(none)
+    tried = [gap for gap in missing if gap.ts_s < kept_from_s or any(first_s < gap.ts_s < last_s for first_s, last_s in spans)]
+    if not tried:
+        return 0
+    own = [
+        gap.ts_s < kept_from_s
+        or (gap.attempts + 1 >= MIN_ATTEMPTS and now_s - gap.detected_s >= MIN_PATIENCE_S and gap.ts_s not in refused)
+        for gap in tried
+    ]
+    asked = np.array([gap.ts_s for gap in tried])
+    work.quality.save_attempts(tried[0].series, timeframe, asked, np.array(own), now_s)
+    return sum(own)

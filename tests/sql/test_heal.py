@@ -133,6 +133,18 @@ def test_a_bar_that_comes_each_time_and_is_refused_is_not_the_vendors_own_gap(st
         assert [gap.ts_s for gap in work.quality.load_gaps(M1, [BTC], with_own=False)] == [T0 + 1800]
 
 
+def test_a_gap_older_than_what_venues_keep_is_not_asked_for_for_ever(stores: PostgresStores, conn: psycopg.Connection) -> None:
+    @dataclass
+    class Forgetful(LiveMarket):
+        def time_range(self, venue: str, symbol: str, timeframe: Timeframe) -> TimeRange | None:
+            known = super().time_range(venue, symbol, timeframe)
+            return None if known is None else replace(known, first_s=T0 + 2400)
+
+    fill(stores, without(30, 50))
+    repair(stores, Forgetful(generated(UNIVERSE).real), NOW_S + 600)
+    assert read_gaps(conn) == [(30, "vendor_none", 2)]  # and the other one came
+
+
 def test_an_answer_that_ends_before_the_gap_is_no_attempt(stores: PostgresStores, conn: psycopg.Connection) -> None:
     fill(stores, without(30))
     repair(stores, live(lambda symbol, _timeframe, raw: raw[raw.ts_s < T0 + 1800] if "BTC" in symbol else raw), NOW_S + 600)
