@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 from urllib.error import URLError
@@ -154,8 +154,7 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
                 _revive_database(settings, say)
                 next_look_s = monotonic_s() + DATABASE_LOOK_S
     finally:
-        kept = [each.child for each in (code, collector) if each is not None and each.child is not None]
-        _stop([*children, *kept], say)
+        _stop([*children, *code.children, *(collector.children if collector is not None else [])], say)
         shutil.rmtree(door.parent, ignore_errors=True)
 
 
@@ -172,6 +171,12 @@ class Kept:
     failures: int = 0
     started_s: float = 0.0
     due_s: float = 0.0
+    before: list[Child] = field(default_factory=list)
+
+    @property
+    def children(self) -> list[Child]:
+        """It, and those before it whose own children live on: a run outlives the code server that started it."""
+        return [*filter(_has_processes, self.before), *([self.child] if self.child is not None else [])]
 
     def look(self, say: Say) -> None:
         """Start it if it is due; notice its end."""
@@ -187,6 +192,7 @@ class Kept:
         self.failures = 1 if now_s - self.started_s >= longest else self.failures + 1
         wait_s = min(longest, shortest * 2.0 ** min(self.failures - 1, 10))
         say(f"the {self.name} ended by itself with code {code}; it starts again in {wait_s:g} s. Read {self.child.log}.1")
+        self.before = [*filter(_has_processes, self.before), self.child]
         self.child, self.due_s = None, now_s + wait_s
 
     def end(self) -> None:
