@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from regime_pipeline.adapters.venues.answers import TryAgainError
+from regime_pipeline.clock import monotonic_s
 
 T = TypeVar("T")
 JITTER: Final = 0.25
@@ -13,7 +14,11 @@ JITTER: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Waits before each repetition, seconds, and the longest Retry-After that is waited for; beyond it the caller is told at once."""
+    """Waits before each repetition, seconds, and the longest Retry-After that is waited for; beyond it the caller is told at once.
+
+    A question that took longer than `longest_s` to fail is not repeated either: a venue that says nothing would cost every minute two
+    time-outs for each question instead of one.
+    """
 
     waits_s: tuple[float, ...]
     longest_s: float
@@ -36,14 +41,15 @@ def ask_patiently(ask: Callable[[], T], patience: Patience, sleep: Callable[[flo
     Raises
     ------
     TryAgainError
-        The last one, when the repetitions are used up or the venue asks for a longer wait than we have patience for.
+        The last one, when the repetitions are used up, or the venue took longer or asks for a longer wait than we have patience for.
     """
     for wait_s in patience.waits_s:
+        began_s = monotonic_s()
         try:
             return ask()
         except TryAgainError as error:
             asked_s = error.wait_s or 0.0
-            if asked_s > patience.longest_s:
+            if max(asked_s, monotonic_s() - began_s) > patience.longest_s:
                 raise
             sleep(max(asked_s, wait_s * (1 + JITTER * draw())))
     return ask()

@@ -1,5 +1,7 @@
 """How often a read is repeated, and after which waits."""
 
+from time import sleep
+
 import pytest
 
 from regime_pipeline.adapters.venues.answers import StayAwayError, TryAgainError
@@ -28,6 +30,18 @@ class Questions:
 def test_an_answer_is_asked_for_once() -> None:
     questions = Questions()
     assert questions.run(PATIENT) == "bars"
+    assert (questions.asked, questions.waits) == (1, [])
+
+
+def test_a_question_that_took_too_long_to_fail_is_not_repeated() -> None:
+    questions = Questions(TryAgainError("no answer"))
+
+    def ask() -> str:
+        sleep(0.03)
+        return questions.ask()
+
+    with pytest.raises(TryAgainError):
+        ask_patiently(ask, Patience((0.0,), 0.02), questions.waits.append, lambda: 0.0)
     assert (questions.asked, questions.waits) == (1, [])
 
 
