@@ -4,13 +4,12 @@ Exits come first and are level-triggered: they are planned again on every bar un
 when the regime is not fully known; rules that sell never are. Every answer is a `Plan`, holds included, with what stood in the way.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from regime_pipeline.errors import CallerError
-from regime_pipeline.portfolio.actions import ActionKind, Funding, Signal
+from regime_pipeline.portfolio.actions import Action, ActionKind, Funding, Signal
 from regime_pipeline.portfolio.capital import compute_cap_usd, compute_remaining_usd
 from regime_pipeline.portfolio.facts import BarFacts
 from regime_pipeline.portfolio.money import ONE, QUANTUM_USD, ZERO, exact, floor_to, to_decimal
@@ -40,6 +39,19 @@ class _Case(NamedTuple):
         return self.position.trade.pool if self.position.trade else Pool()
 
 
+class _Choice(NamedTuple):
+    """What the rules say; a plan is this and what it was taken on."""
+
+    outcome: Outcome = Outcome.HOLD
+    rule: Rule | None = None
+    kind: ActionKind | None = None
+    signal: Signal | None = None
+    size: Size | None = None
+    codes: tuple[ReasonCode, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    alert: str | None = None
+
+
 _Refuse = Callable[[_Case], Iterator[Refusal]]
 
 
@@ -63,77 +75,94 @@ def plan_position(position: Position, facts: BarFacts | None, bar_ts_s: int, lev
         raise CallerError(f"position {position.position_id}: status was {position.status}, planned are {allowed}. Do not select it.")
     if not (0.0 <= levers.a_value <= 1.0 and 0.0 <= levers.e_value <= 1.0):
         raise CallerError(f"position {position.position_id}: levers were {levers.a_value} and {levers.e_value}, must lie in [0, 1].")
-    trade_id = position.trade.trade_id if position.trade else None
-    hold = Plan(position.position_id, bar_ts_s, trade_id, levers.a_value, levers.e_value, levers.degraded)
+    due = position.trade.exit_due if position.trade else None
+    current = facts if facts is not None and facts.ts_s == bar_ts_s else None
     if position.last_action_s is not None and position.last_action_s >= bar_ts_s:
-        return replace(hold, codes=(ReasonCode.DUPLICATE_KEY,))
-    if facts is None or facts.ts_s != bar_ts_s:
-        plan = _plan_without_record(hold, position, facts)
+        choice = _Choice(codes=(ReasonCode.DUPLICATE_KEY,))
+    elif current is None:
+        choice = _choose_without_record(position, due, facts, bar_ts_s)
     else:
-        level = facts.nearest_level
-        hold = replace(hold, state=facts.state, price=facts.price, level_price=level, atr=facts.atr, bars_seen=facts.bars_seen)
-        price = to_decimal(facts.price)
-        plan = _apply_rules(hold, _Case(position, facts, price, levers, book, position.is_flat(price)))
-    return plan if book.trading_enabled else _withhold(plan)
-
-
-def _withhold(plan: Plan) -> Plan:
-    """Keep what would have been done as a refusal: trading is off."""
-    if plan.outcome is Outcome.HOLD or plan.rule is None:
-        return plan
-    refusal = Refusal(plan.rule, ReasonCode.NOT_ARMED, f"trading is not enabled, else: {plan.kind}")
-    return replace(
-        plan, outcome=Outcome.HOLD, kind=None, signal=None, size=None, codes=(ReasonCode.NOT_ARMED,), refusals=(*plan.refusals, refusal)
+        price = to_decimal(current.price)
+        choice = _choose(_Case(position, current, price, levers, book, position.is_flat(price)))
+    if not book.trading_enabled:
+        choice = _withhold(choice)
+    return Plan(
+        position_id=position.position_id,
+        bar_ts_s=bar_ts_s,
+        trade_id=position.trade.trade_id if position.trade else None,
+        a_value=levers.a_value,
+        e_value=levers.e_value,
+        degraded=levers.degraded,
+        outcome=choice.outcome,
+        rule=choice.rule,
+        kind=choice.kind,
+        signal=choice.signal,
+        size=choice.size,
+        codes=choice.codes,
+        refusals=choice.refusals,
+        alert=choice.alert,
+        state=current.state if current else None,
+        price=current.price if current else None,
+        level_price=current.nearest_level if current else None,
+        atr=current.atr if current else None,
+        bars_seen=current.bars_seen if current else None,
     )
 
 
-def _plan_without_record(hold: Plan, position: Position, facts: BarFacts | None) -> Plan:
+def _withhold(choice: _Choice) -> _Choice:
+    """Keep what would have been done as a refusal: trading is off."""
+    if choice.outcome is Outcome.HOLD or choice.rule is None:
+        return choice
+    refusal = Refusal(choice.rule, ReasonCode.NOT_ARMED, f"trading is not enabled, else: {choice.kind}")
+    return _Choice(rule=choice.rule, codes=(ReasonCode.NOT_ARMED,), refusals=(*choice.refusals, refusal), alert=choice.alert)
+
+
+def _choose_without_record(position: Position, due: Action | None, facts: BarFacts | None, bar_ts_s: int) -> _Choice:
     """Hold and tell, unless an exit is under way: its order may have failed, and nothing since has said that it is over."""
     code = ReasonCode.DATA_GAP if facts is None else ReasonCode.DATA_STALE
     found = "none" if facts is None else f"that of bar {facts.ts_s}"
-    hold = replace(hold, codes=(code,), alert=f"position {position.position_id}: no record of bar {hold.bar_ts_s}, found {found}")
-    past = facts if facts is not None and facts.ts_s < hold.bar_ts_s else None  # a later record is not for this bar to see
-    due = position.trade.exit_due if position.trade else None
+    hold = _Choice(codes=(code,), alert=f"position {position.position_id}: no record of bar {bar_ts_s}, found {found}")
+    past = facts if facts is not None and facts.ts_s < bar_ts_s else None  # a later record is not for this bar to see
     if due is None or position.is_flat(to_decimal(past.price) if past else None):
         return hold
     if past is not None and past.ts_s > due.bar_ts_s and not past.wants_exit:
         return hold
     rule = Rule.EXIT_S0 if due.signal is Signal.EXIT_POSITION else Rule.EXIT_S3
-    return replace(_exit(hold, position, rule, due.signal), state=due.state)
+    return _exit(position, rule, due.signal)._replace(alert=hold.alert)
 
 
-def _apply_rules(hold: Plan, case: _Case) -> Plan:
+def _choose(case: _Case) -> _Choice:
     facts = case.facts
     if facts.state == "S0":
-        return _hold(hold, case) if case.is_flat else _exit(hold, case.position, Rule.EXIT_S0, Signal.EXIT_POSITION)
+        return _hold(case) if case.is_flat else _exit(case.position, Rule.EXIT_S0, Signal.EXIT_POSITION)
     if facts.state == "S3" and facts.emergency_exit:
         if case.is_flat:
-            return replace(_hold(hold, case), rule=Rule.FLAT_S3)
-        return _exit(hold, case.position, Rule.EXIT_S3, Signal.EMERGENCY_EXIT)
+            return _hold(case)._replace(rule=Rule.FLAT_S3)
+        return _exit(case.position, Rule.EXIT_S3, Signal.EMERGENCY_EXIT)
     refusals: list[Refusal] = []
     if facts.trim and facts.nearest_level is not None and not case.is_flat:
         blocked = list(_refuse_trim(case, to_decimal(facts.nearest_level)))
         if not blocked:
-            return _trim(hold, case)
+            return _trim(case)
         refusals += blocked
     for rule, signal, refuse in _buys_asked_for(facts):
         blocked = [*_refuse_any_buy(case, rule), *refuse(case)]
         if not blocked:
-            return replace(_buy(hold, case, rule, signal), refusals=tuple(refusals))
+            return _buy(case, rule, signal)._replace(refusals=tuple(refusals))
         refusals += blocked
-    return _hold(hold, case, refusals)
+    return _hold(case, refusals)
 
 
-def _hold(hold: Plan, case: _Case, refusals: list[Refusal] | None = None) -> Plan:
-    codes = dict.fromkeys(refusal.code for refusal in refusals or ())
-    nothing_asked = ReasonCode.CONDITION_NOT_MET if case.is_flat else ReasonCode.IN_POSITION
-    return replace(hold, codes=tuple(codes) or (nothing_asked,), refusals=tuple(refusals or ()))
+def _hold(case: _Case, refusals: Sequence[Refusal] = ()) -> _Choice:
+    if refusals:
+        return _Choice(codes=tuple(dict.fromkeys(refusal.code for refusal in refusals)), refusals=tuple(refusals))
+    return _Choice(codes=(ReasonCode.CONDITION_NOT_MET if case.is_flat else ReasonCode.IN_POSITION,))
 
 
-def _exit(hold: Plan, position: Position, rule: Rule, signal: Signal) -> Plan:
+def _exit(position: Position, rule: Rule, signal: Signal) -> _Choice:
     quantity = position.limits.sellable(position.quantity)
     size = Size(Funding.HOLDING, ONE, position.quantity, Bound.SHARE, quantity=quantity)
-    return replace(hold, outcome=Outcome.ACT, rule=rule, kind=ActionKind.EMERGENCY_EXIT, signal=signal, size=size, codes=())
+    return _Choice(Outcome.ACT, rule, ActionKind.EMERGENCY_EXIT, signal, size)
 
 
 def _refuse_trim(case: _Case, level: Decimal) -> Iterator[Refusal]:
@@ -150,21 +179,13 @@ def _refuse_trim(case: _Case, level: Decimal) -> Iterator[Refusal]:
         yield Refusal(Rule.TRIM, ReasonCode.CONDITION_NOT_MET, f"T2: level {level} was trimmed already, at {trade.planned_level}")
 
 
-def _trim(hold: Plan, case: _Case) -> Plan:
+def _trim(case: _Case) -> _Choice:
     position = case.position
     share = compute_trim_frac(case.levers.e_value, position.allocated_usd, position.extracted_usd)
     quantity = position.limits.sellable(share * position.quantity)
     codes = _too_small(position, quantity, quantity * case.price)
     size = Size(Funding.HOLDING, share, position.quantity, Bound.SHARE, quantity=quantity)
-    return replace(
-        hold,
-        outcome=Outcome.SKIP if codes else Outcome.ACT,
-        rule=Rule.TRIM,
-        kind=ActionKind.TRIM,
-        signal=Signal.TRIM,
-        size=size,
-        codes=codes,
-    )
+    return _Choice(Outcome.SKIP if codes else Outcome.ACT, Rule.TRIM, ActionKind.TRIM, Signal.TRIM, size, codes)
 
 
 def _refuse_any_buy(case: _Case, rule: Rule) -> Iterator[Refusal]:
@@ -227,7 +248,7 @@ def _buys_asked_for(facts: BarFacts) -> Iterator[tuple[Rule, Signal, _Refuse]]:
         yield Rule.RECLAIM, Signal.RECLAIM, _refuse_reclaim
 
 
-def _buy(hold: Plan, case: _Case, rule: Rule, signal: Signal) -> Plan:
+def _buy(case: _Case, rule: Rule, signal: Signal) -> _Choice:
     position, book = case.position, case.book
     cap_usd = compute_cap_usd(book.equity_usd, position.timeframe, book.allocation)
     remaining_usd = compute_remaining_usd(cap_usd, position.allocated_usd, position.extracted_usd)
@@ -236,15 +257,9 @@ def _buy(hold: Plan, case: _Case, rule: Rule, signal: Signal) -> Plan:
     bound = min(bounds, key=bounds.__getitem__)
     notional_usd = floor_to(bounds[bound], QUANTUM_USD)
     codes = _too_small(position, position.limits.sellable(notional_usd / case.price), notional_usd)
-    return replace(
-        hold,
-        outcome=Outcome.SKIP if codes else Outcome.ACT,
-        rule=rule,
-        kind=ActionKind.ADD if position.trade else ActionKind.ENTRY,
-        signal=signal,
-        size=Size(funding, share, basis_usd, bound, notional_usd=notional_usd),
-        codes=codes,
-    )
+    kind = ActionKind.ADD if position.trade else ActionKind.ENTRY
+    size = Size(funding, share, basis_usd, bound, notional_usd=notional_usd)
+    return _Choice(Outcome.SKIP if codes else Outcome.ACT, rule, kind, signal, size, codes)
 
 
 def _share_of(case: _Case, rule: Rule, remaining_usd: Decimal) -> tuple[Funding, Decimal, Decimal]:

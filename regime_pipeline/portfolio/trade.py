@@ -70,33 +70,45 @@ class Trade:
             raise CallerError(f"action of bar {action.bar_ts_s} is of trade {action.trade_id}, not {self.trade_id}. Fold its own actions.")
         if self.last_action_s is not None and action.bar_ts_s <= self.last_action_s:
             raise CallerError(f"action of bar {action.bar_ts_s} came after that of bar {self.last_action_s}. Fold all again, in order.")
-        trade = replace(self, last_action_s=action.bar_ts_s, exit_due=None)
-        if action.status is ActionStatus.SKIPPED:
+        is_sent = action.status is not ActionStatus.SKIPPED
+        trade = replace(
+            self,
+            last_action_s=action.bar_ts_s,
+            planned_level=_trim_point(action)[1] if is_sent and action.kind is ActionKind.TRIM else self.planned_level,
+            exit_due=action if is_sent and action.kind is ActionKind.EMERGENCY_EXIT else None,
+        )
+        if not action.is_filled:
             return trade
-        if action.kind is ActionKind.EMERGENCY_EXIT:
-            trade = replace(trade, exit_due=action)
-        elif action.kind is ActionKind.TRIM:
-            trade = replace(trade, planned_level=_trim_point(action)[1])
-        return _book_fills(trade, action) if action.is_filled else trade
+        return _book_buy(trade, action) if action.is_buy else _book_sale(trade, action)
 
 
 @exact
-def _book_fills(trade: Trade, action: Action) -> Trade:
+def _book_buy(trade: Trade, action: Action) -> Trade:
+    return replace(
+        trade,
+        allocated_usd=trade.allocated_usd + action.net_usd,
+        bought_qty=trade.bought_qty + action.net_qty,
+        pool=trade.pool.after(action),
+        s1_bought=trade.s1_bought or action.signal is Signal.S1_BUY,
+        exit_usd=ZERO if action.signal is Signal.RECLAIM else trade.exit_usd,
+        exit_runs=False,
+        buys=(*trade.buys, (action.bar_ts_s, action.state)),
+    )
+
+
+@exact
+def _book_sale(trade: Trade, action: Action) -> Trade:
+    is_exit = action.kind is ActionKind.EMERGENCY_EXIT
     exit_before_usd = trade.exit_usd if trade.exit_runs else ZERO
-    trade = replace(trade, pool=trade.pool.after(action), exit_runs=action.kind is ActionKind.EMERGENCY_EXIT)
-    if action.is_buy:
-        return replace(
-            trade,
-            allocated_usd=trade.allocated_usd + action.net_usd,
-            bought_qty=trade.bought_qty + action.net_qty,
-            s1_bought=trade.s1_bought or action.signal is Signal.S1_BUY,
-            exit_usd=ZERO if action.signal is Signal.RECLAIM else trade.exit_usd,
-            buys=(*trade.buys, (action.bar_ts_s, action.state)),
-        )
-    trade = replace(trade, extracted_usd=trade.extracted_usd + action.net_usd, sold_qty=trade.sold_qty + action.net_qty)
-    if action.kind is ActionKind.TRIM:
-        return replace(trade, last_trim=_trim_point(action))
-    return replace(trade, exit_usd=exit_before_usd + action.net_usd)
+    return replace(
+        trade,
+        extracted_usd=trade.extracted_usd + action.net_usd,
+        sold_qty=trade.sold_qty + action.net_qty,
+        pool=trade.pool.after(action),
+        last_trim=trade.last_trim if is_exit else _trim_point(action),
+        exit_usd=exit_before_usd + action.net_usd if is_exit else trade.exit_usd,
+        exit_runs=is_exit,
+    )
 
 
 def _trim_point(action: Action) -> tuple[int, float]:
