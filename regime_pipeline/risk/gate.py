@@ -98,11 +98,11 @@ def run_gate(order: OrderRequest, view: GateView, limits: RiskSettings, gate_che
 def _cut_to_free(order: OrderRequest, view: GateView) -> OrderRequest:
     try:
         free = checks.free_exit_qty(order, view)
+        if 0 < free < order.qty:
+            return replace(order, qty=free, notional_quote=order.notional_quote * free / order.qty)
     except ArithmeticError:
-        return order  # the check of the same figure raises again and refuses
-    if not 0 < free < order.qty:
-        return order
-    return replace(order, qty=free, notional_quote=order.notional_quote * free / order.qty)
+        pass  # the checks meet the same figure, raise on it and refuse
+    return order
 
 
 def _headroom(order: OrderRequest, view: GateView, limits: RiskSettings) -> Decimal | None:
