@@ -278,8 +278,10 @@ _PROCESSES: Mapping[str, str] = {
     "dagster_webserver": "web server",
     "dagster._daemon": "daemon",
     "multiprocessing.forkserver": "runs and their fork servers",
-    "api grpc": "code servers",
-    "cli import main": "regime up and the collector",
+    "api grpc": "code server",
+    "code-server": "code server",
+    "main() collect": "collector",
+    "main() up": "regime up",
 }
 
 

@@ -10,6 +10,10 @@ from tests.sizes import LIVE_MINUTES
 WITH_HISTORY = {"BTC", "ALT", "nano", "small", "mid", "big"}
 """Drivers whose minutes a bootstrap finds; those of a dominance begin with the first start, and have no state before their 333rd bar."""
 
+HOUR = 60
+BACKFILL_DAYS = 30
+"""Beside a whole hour of minutes runs one backfill after the other."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900 + 60 * LIVE_MINUTES),
@@ -18,7 +22,7 @@ pytestmark = [
 
 
 def test_every_minute_has_its_states_and_runs_neither_fail_nor_overlap_nor_pile_up() -> None:
-    findings = watch(LIVE_MINUTES, 0, "live", print)
+    findings = watch(LIVE_MINUTES, BACKFILL_DAYS if LIVE_MINUTES >= HOUR else 0, "live", print)
     print(render(findings))
     assert len(findings.minutes) == LIVE_MINUTES
     assert findings.missing_bars == []
