@@ -70,12 +70,12 @@ class Trade:
             raise CallerError(f"action of bar {action.bar_ts_s} is of trade {action.trade_id}, not {self.trade_id}. Fold its own actions.")
         if self.last_action_s is not None and action.bar_ts_s <= self.last_action_s:
             raise CallerError(f"action of bar {action.bar_ts_s} came after that of bar {self.last_action_s}. Fold all again, in order.")
-        is_sent = action.status is not ActionStatus.SKIPPED
+        is_sent_trim = action.kind is ActionKind.TRIM and action.status is not ActionStatus.SKIPPED
         trade = replace(
             self,
             last_action_s=action.bar_ts_s,
-            planned_level=_trim_point(action)[1] if is_sent and action.kind is ActionKind.TRIM else self.planned_level,
-            exit_due=action if is_sent and action.kind is ActionKind.EMERGENCY_EXIT else None,
+            planned_level=_trim_point(action)[1] if is_sent_trim else self.planned_level,
+            exit_due=action if action.kind is ActionKind.EMERGENCY_EXIT else None,
         )
         if not action.is_filled:
             return trade

@@ -148,6 +148,8 @@ def test_flat_means_nothing_that_could_be_sold() -> None:
     assert not a_holder("0.91").is_flat(D("5.5"))
     assert a_holder("0.0099").is_flat(D(10_000))
     assert not a_holder("0.01").is_flat(D(10_000))
+    # of 0.9 tokens in steps of 0.5 an order carries 0.5: 4.50 USD at 9
+    assert VenueLimits(D("0.5"), D(0), D(5)).is_dust(D("0.9"), D(9))
     # without a price only the quantity is judged
     assert not a_holder("0.9").is_flat(None)
     # what is left below one step can never be sold, whatever the minimum

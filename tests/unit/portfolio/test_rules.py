@@ -415,6 +415,8 @@ def test_a_buy_is_bounded_by_its_share_what_remains_and_the_cash(cash: int, equi
 def test_a_buy_too_small_for_the_venue_is_skipped_on_the_record(cash: str, price: float, codes: tuple[Code, ...]) -> None:
     plan = plan_on(a_position(), retest_bar(price=price), book=replace(RICH, free_cash_usd=D(cash)))
     assert (plan.outcome, plan.rule, plan.kind, plan.codes) == (Outcome.SKIP, Rule.S2_RETEST, ActionKind.ENTRY, codes)
+    assert plan.size is not None
+    assert plan.size.notional_usd == max(0, D(cash))
     assert record_plan(plan).status is ActionStatus.SKIPPED
 
 
@@ -441,7 +443,14 @@ def test_trading_is_off_unless_somebody_switched_it_on() -> None:
 
 def test_a_hold_is_the_same_with_trading_off() -> None:
     off = replace(RICH, trading_enabled=False)
-    assert plan_on(a_position(), a_bar(), book=off) == plan_on(a_position(), a_bar())
+    for facts in (a_bar(), a_bar(emergency_exit=True), None):
+        assert plan_on(a_position(), facts, book=off) == plan_on(a_position(), facts)
+
+
+def test_an_exit_withheld_without_a_record_still_tells_of_the_record() -> None:
+    plan = plan_on(holder(an_exit(-1, "10", "90")), None, book=replace(RICH, trading_enabled=False))
+    assert (plan.outcome, plan.codes) == (Outcome.HOLD, (Code.NOT_ARMED,))
+    assert plan.alert is not None
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - {Status.WATCHLIST, Status.ACTIVE}))
