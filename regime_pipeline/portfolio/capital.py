@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Final
 
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.portfolio.money import ZERO, exact
 
-DEFAULT_SPLIT: Final[Mapping[Timeframe, Decimal]] = MappingProxyType(
-    {Timeframe.M15: Decimal("0.20"), Timeframe.H1: Decimal("0.40"), Timeframe.H4: Decimal("0.40")}
-)
+DEFAULT_SPLIT: Final[Mapping[Timeframe, Decimal]] = {
+    Timeframe.M15: Decimal("0.20"),
+    Timeframe.H1: Decimal("0.40"),
+    Timeframe.H4: Decimal("0.40"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Allocation:
     """
 
     alloc_pct: Decimal = Decimal(15)
-    split_frac: Mapping[Timeframe, Decimal] = field(default_factory=lambda: DEFAULT_SPLIT)
+    split_frac: Mapping[Timeframe, Decimal] = field(default_factory=lambda: dict(DEFAULT_SPLIT))
 
     def __post_init__(self) -> None:
         if not 0 <= self.alloc_pct <= 100:
