@@ -22,6 +22,8 @@ from typing import Final, TextIO
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import dagster as dg
+
 from regime_pipeline.adapters.postgres.connect import database_urls, open_connection
 from regime_pipeline.adapters.postgres.embedded import ensure_server, server_status, stop_server
 from regime_pipeline.adapters.postgres.migrate import apply_roles, migrate
@@ -31,7 +33,7 @@ from regime_pipeline.clock import now_s as read_now_s
 from regime_pipeline.errors import DatabaseError, RegimeError
 from regime_pipeline.market.universe import load_universe
 from regime_pipeline.orchestration.code_server import is_answering, make_socket, serve_command, watch_pulse, write_workspace
-from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, dagster_home, write_home
+from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, dagster_home, open_instance, write_home
 from regime_pipeline.services.read_board import load_board
 from regime_pipeline.settings import Settings, child_environment
 
@@ -121,6 +123,8 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         _bootstrap(environment, lock, stopped, say)
         if stopped.is_set():
             return
+    if options.with_daemon:
+        _end_dead_runs(settings, say)
     door = make_socket()
     workspace = str(write_workspace(home, door))
     web = ["-m", "dagster_webserver", "-w", workspace, "-h", options.host, "-p", str(port)]
@@ -227,6 +231,15 @@ def _revive_database(settings: Settings, say: Say) -> None:
 def _needs_bootstrap(settings: Settings, options: UpOptions) -> bool:
     """Tell whether somebody here computes states, of bars that go on to now; recorded ones end before, and first_history asks for them."""
     return options.live or (options.with_daemon and settings.source != "recorded")
+
+
+def _end_dead_runs(settings: Settings, say: Say) -> None:
+    """Mark runs as failed whose processes died with an earlier `regime up`: they would keep their job's place for their maximum runtime."""
+    alive = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    with open_instance(settings) as instance:
+        for run in instance.get_runs(dg.RunsFilter(statuses=alive)):
+            instance.report_run_failed(run, "Its process died with an earlier `regime up`; the next run does what it left.")
+            say(f"run {run.run_id} of {run.job_name} had died with an earlier `regime up`")
 
 
 def _lacks_history(url: str, settings: Settings) -> bool:

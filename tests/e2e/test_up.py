@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -122,6 +123,25 @@ def test_runs_are_forked_and_outlive_their_fork_server_and_code_server(home: Pat
         wait_for(lambda: status_of(up, long) == "STARTED", 60)
         assert up.ask(TERMINATE, id=long)["terminateRun"]["__typename"] == "TerminateRunSuccess"
         assert wait_for_end(up, long) == "CANCELED"
+    finally:
+        assert up.stop() == 0
+    assert processes_of(home) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_a_run_that_died_with_everything_is_ended_by_the_next_start(home: Path) -> None:
+    up = Up(home)
+    days = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_partition_range_end": "2025-12-01"}
+    run = launch(up, "regime_micro", days)
+    wait_for(lambda: status_of(up, run) == "STARTED", 60)
+    for pid, _ in processes_with(home):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    up.process.wait(60)
+    up = Up(home)
+    try:
+        assert f"run {run} of regime_micro had died" in up.said()
+        assert status_of(up, run) == "FAILURE"
     finally:
         assert up.stop() == 0
     assert processes_of(home) == []

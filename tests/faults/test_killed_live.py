@@ -18,6 +18,7 @@ from regime_pipeline.adapters.postgres.connect import open_connection
 from regime_pipeline.adapters.postgres.embedded import ensure_server
 from regime_pipeline.clock import utc_now
 from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
+from regime_pipeline.orchestration.policies import PACES
 from tests.killed import FORKS, Place, Process, Stage, collect, kill_backend, kill_postmaster, run_live, staged
 from tests.served import Up, processes_of, processes_with, wait_for
 from tests.sizes import KILLS
@@ -228,7 +229,8 @@ def test_a_daemon_comes_back_whatever_of_it_is_killed() -> None:
                 house.kill(victim)
                 print(f"{utc_now():%H:%M:%S} killed {victim}", flush=True)
             last_s = Timeframe.M1.floor(int(utc_now().timestamp()))
-            wait_for(lambda: house.newest_s() >= last_s, 180)
+            # a run whose end nobody could write down keeps its job's place for its maximum runtime, and is looked at twice a minute
+            wait_for(lambda: house.newest_s() >= last_s, PACES[Timeframe.M1].max_runtime_s + 120)
         finally:
             code = house.up.stop()
         assert code == 0
