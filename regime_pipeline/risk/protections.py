@@ -5,12 +5,13 @@ Instants are epoch seconds, UTC; losses are positive fractions, so a profit neve
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from enum import IntEnum
 from statistics import stdev
 from typing import Final
 
+from regime_pipeline.errors import KillSwitchActiveError
 from regime_pipeline.risk.codes import ReasonCode
 from regime_pipeline.risk.kill_switch import EVERYBODY, Scope
 from regime_pipeline.risk.limits import ProtectionSettings, RiskSettings
@@ -44,6 +45,7 @@ class Trip:
     trigger_id: str
     evidence: str = ""
     side: Side | None = None  # entries of this side only
+    released_by: str = ""
 
     def covers(self, account: str, strategy: str, symbol: str, side: Side) -> bool:
         """Tell whether an entry is under it."""
@@ -312,6 +314,25 @@ def merge_trips(stored: Iterable[Trip], found: Iterable[Trip]) -> list[Trip]:
     for trip in (*stored, *found):
         merged.setdefault((trip.name, trip.scope, trip.trigger_id), trip)
     return list(merged.values())
+
+
+def release_trip(trip: Trip, actor: str, reason: str, now_s: int) -> Trip:
+    """End a trip before its time, as a named person may; its row stays, so the same trigger does not trip again.
+
+    Raises
+    ------
+    KillSwitchActiveError
+        Without a name or a reason.
+    """
+    if not (actor.strip() and reason.strip()):
+        msg = f"release of {trip.name} was by {actor!r} for {reason!r}; it stays until {trip.until_s}, name a person and a reason"
+        raise KillSwitchActiveError(msg)
+    return replace(trip, until_s=min(trip.until_s, now_s), released_by=actor, evidence=f"{trip.evidence}; released: {reason}")
+
+
+def has_cleared(was_clean: Sequence[bool]) -> bool:
+    """Tell whether a source that stopped entries may lift its own stop: its two newest evaluations, oldest first, were clean."""
+    return list(was_clean[-2:]) == [True, True]
 
 
 def active_trips(trips: Iterable[Trip], now_s: int) -> list[Trip]:

@@ -99,6 +99,20 @@ def test_nothing_is_ever_filled_without_fills_that_cover_the_quantity() -> None:
     assert all(G.FILLS_COVER_QTY in guards for (_, new), guards in EDGES.items() if new is S.FILLED)
 
 
+def test_every_edge_can_be_reached_and_only_the_reconciler_reopens_what_ended() -> None:
+    reached, frontier = {S.INTENT}, [S.INTENT]
+    while frontier:
+        old = frontier.pop()
+        new_states = {b for a, b in EDGES if a is old} - reached
+        reached |= new_states
+        frontier += new_states
+    assert reached == set(S)
+    assert {a for a, _ in EDGES if a.is_terminal} == {S.NOT_FOUND}
+    assert all(G.BY_RECONCILER in guards for (a, _), guards in EDGES.items() if a is S.NOT_FOUND)
+    assert not any(b is S.INTENT for _, b in EDGES)  # an order is born only once
+    assert {a for a, b in EDGES if b is S.SUBMITTING} == {S.INTENT}  # and sent only once
+
+
 D = Decimal
 
 

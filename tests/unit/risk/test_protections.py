@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regime_pipeline.errors import KillSwitchActiveError
 from regime_pipeline.risk.codes import ReasonCode
 from regime_pipeline.risk.kill_switch import EVERYBODY, Scope
 from regime_pipeline.risk.limits import ProtectionSettings, RiskSettings
@@ -22,6 +23,7 @@ from regime_pipeline.risk.protections import (
     compute_drawdown_frac,
     compute_max_age_s,
     compute_volatility,
+    has_cleared,
     judge_closing_loss,
     judge_daily_loss,
     judge_drawdown,
@@ -34,6 +36,7 @@ from regime_pipeline.risk.protections import (
     merge_trips,
     plan_daily_window,
     plan_funding_windows,
+    release_trip,
     run_protections,
     worst_effect,
 )
@@ -267,6 +270,38 @@ def test_the_worst_active_verdict_wins_and_all_are_kept() -> None:
 def test_the_same_trigger_counts_once_and_keeps_its_first_time() -> None:
     again = replace(A_TRIP, until_s=T0_S + 5, evidence="evaluated again")
     assert merge_trips([A_TRIP], [again, again]) == [A_TRIP]
+
+
+def test_a_person_ends_a_trip_and_the_same_trigger_does_not_bring_it_back() -> None:
+    released = release_trip(A_TRIP, "ann", "checked", T0_S + 10)
+    assert (released.until_s, released.released_by) == (T0_S + 10, "ann")
+    assert worst_effect(merge_trips([released], [A_TRIP]), T0_S + 10) is Effect.ALLOW
+    assert release_trip(A_TRIP, "ann", "late", T0_S + 500).until_s == A_TRIP.until_s  # never longer
+
+
+@pytest.mark.parametrize(("actor", "reason"), [("", "checked"), ("ann", " ")])
+def test_a_release_without_name_or_reason_is_refused(actor: str, reason: str) -> None:
+    with pytest.raises(KillSwitchActiveError, match="name a person and a reason"):
+        release_trip(A_TRIP, actor, reason, T0_S)
+
+
+@pytest.mark.parametrize(
+    ("was_clean", "cleared"), [([], False), ([True], False), ([True, False], False), ([False, True], False), ([False, True, True], True)]
+)
+def test_a_source_lifts_its_stop_after_two_clean_evaluations(was_clean: list[bool], cleared: bool) -> None:
+    assert has_cleared(was_clean) is cleared
+
+
+TRIPS = st.lists(
+    st.builds(lambda trigger, until: replace(A_TRIP, trigger_id=trigger, until_s=until), st.sampled_from("abc"), st.integers(0, 9))
+)
+
+
+@settings(max_examples=50)
+@given(TRIPS, TRIPS)
+def test_evaluating_again_changes_nothing(stored: list[Trip], found: list[Trip]) -> None:
+    once = merge_trips(stored, found)
+    assert merge_trips(once, found) == once
 
 
 @settings(max_examples=100)
