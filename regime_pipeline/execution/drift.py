@@ -83,12 +83,8 @@ def judge_drift(
         diff = abs(venue - ledger)
         larger = max(abs(venue), abs(ledger), step)
         is_dust = diff <= step or diff * price <= min_cost_quote
-        is_large = (
-            diff > LARGE_FRAC * larger
-            or diff * price > LARGE_EQUITY_FRAC * equity_quote
-            or n_above_dust > MAX_INSTRUMENTS
-            or ledger == 0  # the venue holds what the ledger does not know
-        )
+        # What the ledger does not know at all differs by 100 %.
+        is_large = diff > LARGE_FRAC * larger or diff * price > LARGE_EQUITY_FRAC * equity_quote or n_above_dust > MAX_INSTRUMENTS
         is_small = diff <= SMALL_FRAC * larger or diff <= SMALL_STEPS * step
     tier = Tier.DUST if is_dust else Tier.LARGE if is_large else Tier.SMALL if is_small else Tier.MEDIUM
     return Drift(diff, QUOTIENT.divide(diff, larger), tier)

@@ -115,6 +115,11 @@ def test_w11_seven_point_nine_percent_pass() -> None:
     assert judge_drawdown(points, flows, T0_S + 7200, LIMITS, PROTECTIONS) == []
 
 
+def test_exactly_eight_percent_trip() -> None:
+    points, flows = a_history(97_000)
+    assert len(judge_drawdown(points, flows, T0_S + 7200, LIMITS, PROTECTIONS)) == 1
+
+
 def test_twelve_percent_of_the_30_day_peak_stop_everything_until_a_person() -> None:
     # The peak is 20 days old: 12 % from it, and none from the 7-day peak.
     points = [EquityPoint(T0_S - 20 * DAY_S, D(100_000)), EquityPoint(T0_S, D(88_000))]
