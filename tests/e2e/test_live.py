@@ -30,4 +30,4 @@ def test_every_minute_has_its_states_and_runs_neither_fail_nor_overlap_nor_pile_
     assert {driver: missing for driver, missing in findings.missing_states.items() if driver in WITH_HISTORY and missing} == {}
     assert (findings.failed_runs, findings.overlaps, findings.longest_queue) == (0, 0, 0)
     assert findings.event_log_mb_per_day > 0
-    assert all(findings.memory_mb.get(name) for name in ("web server", "daemon", "regime up and the collector", "code servers"))
+    assert all(findings.memory_mb.get(name) for name in ("web server", "daemon", "collector", "code server", "regime up"))
