@@ -16,8 +16,7 @@ from regime_pipeline.clock import monotonic_s
 from regime_pipeline.errors import OpinionError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
-from regime_pipeline.opinion_ports import OpinionTable
-from regime_pipeline.ports import Stores, Work
+from regime_pipeline.ports import OpinionTable, Stores, Work
 from regime_pipeline.regime.opinions.bars import OpinionBars
 from regime_pipeline.regime.opinions.changepoint import (
     LEVELS,

@@ -10,8 +10,7 @@ import numpy as np
 
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
-from regime_pipeline.opinion_ports import SnapshotRow
-from regime_pipeline.ports import Stores, Work
+from regime_pipeline.ports import SnapshotRow, Stores, Work
 from regime_pipeline.regime.opinions.evaluation import Evaluation, EvaluationInput, Stability, evaluate, summarise_stability
 from regime_pipeline.regime.opinions.outcomes import HOUR_S
 from regime_pipeline.regime.opinions.snapshot import RegimeSnapshot

@@ -9,8 +9,7 @@ from typing import Final
 from regime_pipeline.clock import monotonic_s
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
-from regime_pipeline.opinion_ports import Attempt
-from regime_pipeline.ports import Stores, Work
+from regime_pipeline.ports import Attempt, Stores, Work
 from regime_pipeline.regime.opinions.hmm_fit import (
     TrainingRows,
     compute_label_stability,

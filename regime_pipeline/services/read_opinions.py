@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from regime_pipeline.opinion_ports import AttemptRow, SnapshotRow
-from regime_pipeline.ports import Work
+from regime_pipeline.ports import AttemptRow, SnapshotRow, Work
 from regime_pipeline.regime.opinions.snapshot import RegimeSnapshot, snapshot_in_force
 from regime_pipeline.regime.opinions.terms import SERIES, check_series
 

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from regime_pipeline.adapters.postgres import bulk
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.opinion_ports import Attempt, AttemptRow, OpinionTable
+from regime_pipeline.ports import Attempt, AttemptRow, OpinionTable
 from regime_pipeline.regime.opinions.changepoint import (
     LEVELS,
     NO_TIME,

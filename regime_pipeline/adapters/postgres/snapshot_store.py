@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from psycopg.rows import dict_row
 
 from regime_pipeline.adapters.postgres import bulk
-from regime_pipeline.opinion_ports import SnapshotRow
+from regime_pipeline.ports import SnapshotRow
 from regime_pipeline.regime.opinions.snapshot import RegimeSnapshot, unknown_snapshot
 from regime_pipeline.regime.opinions.terms import SERIES, SO_VERSION
 

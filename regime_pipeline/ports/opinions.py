@@ -1,4 +1,4 @@
-"""What the second opinions need from a store; `regime_pipeline/adapters/postgres/opinion_store.py` implements it."""
+"""Second opinions: fitted models, what the detectors said, and the snapshots that consumers read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,0 +1,103 @@
+"""Transactions: the work to do, the stores that take part, and how one begins."""
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import Protocol
+
+from regime_pipeline.market.timeframe import Timeframe
+from regime_pipeline.ports.bars import BarStore
+from regime_pipeline.ports.feeds import FeedStore
+from regime_pipeline.ports.opinions import OpinionStore, SnapshotStore
+from regime_pipeline.ports.quality import QualityStore
+from regime_pipeline.ports.regime import RegimeStore
+from regime_pipeline.ports.trend import TrendStore
+
+
+class Stage(StrEnum):
+    """What is derived from what: bars -> rollup, bars -> driver -> trend -> delta."""
+
+    ROLLUP = "rollup"
+    DRIVER = "driver"
+    TREND = "trend"
+    DELTA = "delta"
+
+
+class MarkStore(Protocol):
+    """Work to do, kept with the data it follows from (table derivation_marks)."""
+
+    def add(self, stage: Stage, timeframe: Timeframe, first_s: Mapping[str, int]) -> None:
+        """Mark series for derivation from a bar on; an older mark of the same series stays."""
+        ...
+
+    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, int]:
+        """Load the marks of a stage without taking or locking them."""
+        ...
+
+    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None) -> dict[str, int]:
+        """Take the marks of a stage: they are locked, and gone when the transaction commits."""
+        ...
+
+
+class Upkeep(Protocol):
+    """Deletes what is over and old; every call is a transaction of its own."""
+
+    def delete_old(self, table: str, before_s: int, limit: int) -> int:
+        """Delete at most `limit` rows of a table that were over before an instant; returns how many."""
+        ...
+
+    def delete_tapes(self, before_s: int, limit: int) -> int:
+        """Delete the tapes of at most `limit` uptrends that began before an instant and that no replay can read; returns how many."""
+        ...
+
+
+class Work(Protocol):
+    """One transaction. What is written is there when the block is left without an error, or not at all."""
+
+    @property
+    def marks(self) -> MarkStore:
+        """Work to do."""
+        ...
+
+    @property
+    def bars(self) -> BarStore:
+        """Price tables."""
+        ...
+
+    @property
+    def trend(self) -> TrendStore:
+        """Engine tables."""
+        ...
+
+    @property
+    def regime(self) -> RegimeStore:
+        """Mapper tables."""
+        ...
+
+    @property
+    def quality(self) -> QualityStore:
+        """What is known about the bars besides their values."""
+        ...
+
+    @property
+    def feeds(self) -> FeedStore:
+        """Heartbeats, questions and samples of live feeds."""
+        ...
+
+    @property
+    def opinions(self) -> OpinionStore:
+        """Second opinions by detector."""
+        ...
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        """Second opinions as consumers read them."""
+        ...
+
+
+class Stores(Protocol):
+    """Opens transactions on one database."""
+
+    def open(self) -> AbstractContextManager[Work]:
+        """Begin a transaction: commits when left without an error, rolls back otherwise."""
+        ...
