@@ -14,13 +14,19 @@ from typing import Final
 
 PRELOADED: Final = (
     "dagster._cli",
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.storage.local_compute_log_manager",
     "dagster._grpc.impl",
     "dagster_postgres",
+    "psycopg2.extras",
+    "upath.implementations.local",
     "regime_pipeline.definitions",
     "regime_pipeline.adapters.postgres.audit",
     "regime_pipeline.adapters.postgres.work",
     "regime_pipeline.services.read_board",
     "regime_pipeline.services.run_step",
+    "regime_pipeline.orchestration.warm",
 )
 """What a run of any spine job imports, compiled kernels included; what only some runs need stays out."""
 
