@@ -214,6 +214,7 @@ def _ingest(inputs: Inputs) -> Tables:
                     "gaps": summary.gaps,
                     "revised": summary.revised + revised,
                     "vendors_not_read": len(summary.failures),
+                    **({"for_a_backfill": summary.backfills} if summary.backfills else {}),
                 }
     return lines
 

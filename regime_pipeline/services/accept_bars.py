@@ -55,7 +55,8 @@ class SeriesRows:
 class IngestSummary:
     """What an ingest did: rows written (of those, `revised` had been final) and found equal, bars refused, forming bars dropped.
 
-    `gaps` are grid times without a bar, `failures` what venues could not be asked, in words.
+    `gaps` are grid times without a bar, `failures` what venues could not be asked, `backfills` what of an outage only a backfill brings,
+    both in words.
     """
 
     written: int = 0
@@ -66,6 +67,7 @@ class IngestSummary:
     gaps: int = 0
     series: dict[str, SeriesRows] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    backfills: list[str] = field(default_factory=list)
 
     def plus(self, other: "IngestSummary") -> "IngestSummary":
         """Add up two parts of one ingest."""
@@ -77,6 +79,7 @@ class IngestSummary:
         )
         both.series = {name: _join(self.series.get(name), other.series.get(name)) for name in {**self.series, **other.series}}
         both.failures = self.failures + other.failures
+        both.backfills = self.backfills + other.backfills
         return both
 
 

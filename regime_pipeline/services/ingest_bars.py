@@ -1,5 +1,6 @@
 """Bring the bars of one timeframe up to date: roll up what we have, ask the vendors for the rest, refuse what cannot be believed."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -21,13 +22,17 @@ from regime_pipeline.services.window import Window
 
 __all__ = ["Delivery", "IngestSummary", "SeriesRows", "accept_bars", "ingest_bars"]
 
+log = logging.getLogger(__name__)
+
 ROLLUP: Final = "rollup"
 MAX_PROVISIONAL_S: Final = 900
 """A bar waits at most this long for a running backfill before it counts as final (specs 1.2)."""
 LIVE_LOOKBACK_BARS: Final = 3
 """Bars a live run looks at again, in case the vendor was late with one."""
 LIVE_REACH_BARS: Final = 3000
-"""A live run heals an outage of so many bars by itself; a longer hole is for a backfill."""
+"""A live run heals an outage of so many bars by itself; what is older becomes recorded gaps, which repair asks for."""
+MAX_HOLE_BARS: Final = 20_000
+"""Of an outage so many gaps are recorded per series, the newest: two weeks of minutes. What is older still is for a backfill."""
 MAX_SILENCES: Final = 2
 """A venue that did not answer so often in a live run is not asked again in it: forty time-outs would outlast the minute."""
 
@@ -70,6 +75,8 @@ class Question:
         Open times that are wanted of it; None: all.
     before : Bars
         The last stored bars before the span, to compare answers with.
+    hole : (int, int), optional
+        An outage before the span, too old to ask for in a live run.
     """
 
     table: BarTable
@@ -78,6 +85,16 @@ class Question:
     span: Span
     wanted: IntArray | None
     before: Bars
+    hole: Span | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """What a window wants of a series: the span to ask for, in it the open times (None: all), and an older hole that it leaves out."""
+
+    span: Span
+    ts_s: IntArray | None = None
+    hole: Span | None = None
 
 
 @dataclass(slots=True)
@@ -85,13 +102,15 @@ class Answers:
     """What the vendors said to some questions.
 
     `promised` is the span of each series in which bars should exist, `is_exact` whether its vendors know since when; a series of which
-    a vendor could not be asked is not in it, since an unreadable source is not an empty one. `failures` says so in words.
+    a vendor could not be asked is not in it, since an unreadable source is not an empty one. `failures` says so in words. `holes` are
+    those of the series that answered: their newest bar is behind the hole from now on, so no later run would find it.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     promised: dict[str, Span] = field(default_factory=dict)
     is_exact: dict[str, bool] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    holes: dict[str, Span] = field(default_factory=dict)
 
 
 def ingest_bars(stores: Stores, source: BarSource, universe: Universe, timeframe: Timeframe, window: Window, now_s: int) -> IngestSummary:
@@ -136,10 +155,11 @@ def plan_questions(work: Work, universe: Universe, timeframe: Timeframe, window:
     questions = []
     for table in TABLES:
         feeds = find_feeds(universe, table, timeframe)
-        spans = _spans(work, table, timeframe, list(feeds), window, end_s)
-        before = work.bars.load_last(table, timeframe, {name: span[0] - 1 for name, (span, _) in spans.items()}, NEIGHBOURS)
+        wanted = _find_wanted(work, table, timeframe, list(feeds), window, end_s)
+        before = work.bars.load_last(table, timeframe, {name: each.span[0] - 1 for name, each in wanted.items()}, NEIGHBOURS)
         questions += [
-            Question(table, name, feeds[name], span, wanted, before.get(name, Bars.empty())) for name, (span, wanted) in spans.items()
+            Question(table, name, feeds[name], each.span, each.ts_s, before.get(name, Bars.empty()), each.hole)
+            for name, each in wanted.items()
         ]
     return questions
 
@@ -158,7 +178,7 @@ def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Que
     first_error: SourceError | None = None
     answered = False
     for question in questions:
-        known, had_failure = [], False
+        known, had_failure, n_before = [], False, len(answers.deliveries)
         sure = np.empty(0, dtype=np.int64)
         for feed in question.feeds:
             if silences.get(feed.venue, 0) >= MAX_SILENCES:
@@ -182,6 +202,8 @@ def ask_vendors(source: BarSource, timeframe: Timeframe, questions: Sequence[Que
                 answers.deliveries += asked
         if known and not had_failure:
             _promise(answers, question, known, timeframe)
+        if question.hole is not None and any(len(each.raw) for each in answers.deliveries[n_before:]):
+            answers.holes[question.series] = question.hole
     if first_error is not None and not answered and on_failure == "go_on":
         raise first_error
     return answers
@@ -204,7 +226,20 @@ def store_answers(
             if oldest.get(name, end_s) < end_s:
                 promised[name] = (max(start_s, oldest[name]), end_s)
         summary.gaps += _note_gaps(work, source.name, table, timeframe, promised, now_s)
+        holes = {each.series: answers.holes[each.series] for each in questions if each.table is table and each.series in answers.holes}
+        recorded = {name: (max(start_s, end_s - MAX_HOLE_BARS * timeframe.seconds), end_s) for name, (start_s, end_s) in holes.items()}
+        summary.gaps += _note_gaps(work, source.name, table, timeframe, recorded, now_s)
+        summary.backfills += [
+            _describe_rest(name, timeframe, holes[name][0], recorded[name][0]) for name in holes if holes[name] != recorded[name]
+        ]
+    for words in summary.backfills:
+        log.warning("%s", words)
     return summary
+
+
+def _describe_rest(series: str, timeframe: Timeframe, start_s: int, end_s: int) -> str:
+    first, last = (np.datetime64(at_s, "s") for at_s in (start_s, end_s - timeframe.seconds))
+    return f"{series} {timeframe}: bars {first}Z to {last}Z are missing and too old for repair. Backfill these days."
 
 
 def find_feeds(universe: Universe, table: BarTable, timeframe: Timeframe) -> dict[str, list[Feed]]:
@@ -219,28 +254,28 @@ def find_feeds(universe: Universe, table: BarTable, timeframe: Timeframe) -> dic
     }
 
 
-def _spans(
-    work: Work, table: BarTable, timeframe: Timeframe, series: Sequence[str], window: Window, end_s: int
-) -> dict[str, tuple[Span, IntArray | None]]:
-    """Span to ask for of each series, and in a live window the open times that are wanted (None: all)."""
+def _find_wanted(work: Work, table: BarTable, timeframe: Timeframe, series: Sequence[str], window: Window, end_s: int) -> dict[str, Wanted]:
+    """Find what a window wants of each series; one that is complete is left out."""
     step = timeframe.seconds
     if not window.live:
         start_s = -(-window.start_s // step) * step
-        return dict.fromkeys(series, ((start_s, end_s), None)) if start_s < end_s else {}
+        return dict.fromkeys(series, Wanted((start_s, end_s))) if start_s < end_s else {}
     newest = work.bars.load_newest(table, timeframe, series)
     reach_s = end_s - LIVE_REACH_BARS * step
     again_s = (LIVE_LOOKBACK_BARS - 1) * step
     starts = {name: max(reach_s, newest[name] - again_s if name in newest else window.start_s) for name in series}
     coverage = work.bars.load_coverage(table, timeframe, series, min(starts.values(), default=end_s), end_s)
-    spans: dict[str, tuple[Span, IntArray | None]] = {}
+    wanted: dict[str, Wanted] = {}
     for name in series:
         stored = coverage[name]
         # never before the first bar there is: history is for a backfill, and would replay the whole series
         start_s = max([starts[name], *stored.ts_s[:1].tolist()])
-        wanted = find_gaps(stored.ts_s[stored.is_complete], timeframe, start_s, end_s)
-        if len(wanted):
-            spans[name] = ((int(wanted[0]), int(wanted[-1]) + step), wanted)
-    return spans
+        missing = find_gaps(stored.ts_s[stored.is_complete], timeframe, start_s, end_s)
+        if len(missing):
+            after_s = newest.get(name, reach_s) + step
+            hole = (after_s, reach_s) if after_s < reach_s else None
+            wanted[name] = Wanted((int(missing[0]), int(missing[-1]) + step), missing, hole)
+    return wanted
 
 
 def _ask(
