@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Final
 
 from regime_pipeline.errors import ReconciliationError
+from regime_pipeline.portfolio.money import EXACT, QUOTIENT
 from regime_pipeline.risk.kill_switch import Level
-from regime_pipeline.risk.money import EXACT, QUOTIENT
 
 # Ceilings: configuration may only tighten them.
 MAX_INSTRUMENTS: Final = 3

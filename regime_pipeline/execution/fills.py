@@ -10,7 +10,7 @@ from decimal import Decimal, localcontext
 from enum import StrEnum
 
 from regime_pipeline.errors import BadInputError, VenueReadError
-from regime_pipeline.risk.money import EXACT, QUOTIENT, ZERO
+from regime_pipeline.portfolio.money import EXACT, QUOTIENT, ZERO
 from regime_pipeline.risk.purpose import Side
 
 

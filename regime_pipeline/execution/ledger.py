@@ -11,7 +11,7 @@ from typing import Final
 
 from regime_pipeline.errors import BadInputError, LedgerImbalanceError
 from regime_pipeline.execution.fills import Fill
-from regime_pipeline.risk.money import EXACT, QUOTIENT, STORED, ZERO
+from regime_pipeline.portfolio.money import EXACT, QUANTUM, QUOTIENT, ZERO
 
 FLAT_TOLERANCE_QUOTE: Final = Decimal("1e-8")
 
@@ -183,7 +183,7 @@ def is_settled(net_pnl_quote: Decimal, quote_change: Decimal, external_quote: De
 def _open_quote_of(position: PerpPosition, closed: Decimal) -> Decimal:
     if closed == abs(position.qty):
         return position.open_quote
-    return QUOTIENT.quantize(QUOTIENT.divide(QUOTIENT.multiply(position.open_quote, closed), abs(position.qty)), STORED)
+    return QUOTIENT.quantize(QUOTIENT.divide(QUOTIENT.multiply(position.open_quote, closed), abs(position.qty)), QUANTUM)
 
 
 def _move(against: LedgerAccount, asset: str, amount: Decimal) -> tuple[Line, ...]:

@@ -19,7 +19,7 @@ from regime_pipeline.errors import (
     StaleDecisionError,
     TerminalStateError,
 )
-from regime_pipeline.risk.money import EXACT
+from regime_pipeline.portfolio.money import EXACT
 
 
 class OrderState(StrEnum):

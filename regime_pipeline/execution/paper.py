@@ -13,8 +13,8 @@ from statistics import NormalDist
 from typing import Final
 
 from regime_pipeline.errors import BadInputError
-from regime_pipeline.risk.instrument import InstrumentRules, floor_to
-from regime_pipeline.risk.money import BPS, EXACT, QUOTIENT, STORED, ZERO
+from regime_pipeline.portfolio.money import BPS, EXACT, QUANTUM, QUOTIENT, ZERO, floor_to
+from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.purpose import Side
 
 LATENCY_MEDIAN_MS: Final = 150
@@ -185,7 +185,7 @@ def compute_fee(
     bps = tariff.maker_bps if is_maker else tariff.taker_bps
     with localcontext(EXACT):
         worth, asset = (fill.qty, base) if is_spot and side is Side.BUY else (fill.qty * fill.price, quote)
-    return QUOTIENT.multiply(worth, bps / BPS).quantize(STORED, ROUND_CEILING, QUOTIENT).normalize(QUOTIENT), asset
+    return QUOTIENT.multiply(worth, bps / BPS).quantize(QUANTUM, ROUND_CEILING, QUOTIENT).normalize(QUOTIENT), asset
 
 
 def compute_shortfall_bps(

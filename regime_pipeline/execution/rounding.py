@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from regime_pipeline.errors import OrderValidationError
-from regime_pipeline.risk.instrument import InstrumentRules, floor_to
-from regime_pipeline.risk.money import EXACT, ZERO
+from regime_pipeline.portfolio.money import EXACT, ZERO, floor_to
+from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.purpose import Side
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from regime_pipeline.errors import CallerError
-from regime_pipeline.portfolio.money import ZERO, exact
+from regime_pipeline.portfolio.money import ZERO, precise
 
 
 class ActionKind(StrEnum):
@@ -111,19 +111,19 @@ class Action:
         return self.filled_qty > 0
 
     @property
-    @exact
+    @precise
     def net_qty(self) -> Decimal:
         """Tokens that came in (buy) or went out (sell), with the fee that was taken in tokens."""
         return self.filled_qty - self.fee_qty if self.is_buy else self.filled_qty + self.fee_qty
 
     @property
-    @exact
+    @precise
     def net_usd(self) -> Decimal:
         """Money that the buy cost or the sale brought, fees counted."""
         return self.filled_usd + self.fee_usd if self.is_buy else self.filled_usd - self.fee_usd
 
     @property
-    @exact
+    @precise
     def price(self) -> Decimal:
         """Average price of the fills, fees aside; only of a filled action."""
         return self.filled_usd / self.filled_qty

@@ -7,7 +7,7 @@ from typing import Final
 
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.portfolio.money import ZERO, exact
+from regime_pipeline.portfolio.money import ZERO, precise
 
 DEFAULT_SPLIT: Final[Mapping[Timeframe, Decimal]] = {
     Timeframe.M15: Decimal("0.20"),
@@ -56,7 +56,7 @@ class Result:
     avg_exit_price: Decimal | None
 
 
-@exact
+@precise
 def compute_equity_usd(cash_usd: Decimal, holdings: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
     """Add up a book: its cash and, per holding, quantity times close.
 
@@ -65,13 +65,13 @@ def compute_equity_usd(cash_usd: Decimal, holdings: Iterable[tuple[Decimal, Deci
     return cash_usd + sum((quantity * close for quantity, close in holdings), ZERO)
 
 
-@exact
+@precise
 def compute_cap_usd(equity_usd: Decimal, timeframe: Timeframe, allocation: Allocation) -> Decimal:
     """Compute the most a position of this timeframe may have at work, USD >= 0; a book below zero allows nothing."""
     return max(ZERO, equity_usd * allocation.alloc_pct / 100 * allocation.split_frac.get(timeframe, ZERO))
 
 
-@exact
+@precise
 def compute_remaining_usd(cap_usd: Decimal, allocated_usd: Decimal, extracted_usd: Decimal) -> Decimal:
     """Compute what the position may still buy, within [0, cap].
 
@@ -80,7 +80,7 @@ def compute_remaining_usd(cap_usd: Decimal, allocated_usd: Decimal, extracted_us
     return min(cap_usd, max(ZERO, cap_usd - (allocated_usd - extracted_usd)))
 
 
-@exact
+@precise
 def compute_result(
     quantity: Decimal, close: Decimal, allocated_usd: Decimal, extracted_usd: Decimal, bought_qty: Decimal, sold_qty: Decimal
 ) -> Result:

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from regime_pipeline.errors import CallerError
-from regime_pipeline.portfolio.money import exact
+from regime_pipeline.portfolio.money import precise
 from regime_pipeline.portfolio.position import Position, Status, judge_position
 from regime_pipeline.portfolio.trade import Trade
 
@@ -62,7 +62,7 @@ class TradeSummary:
     hold_s: int
 
 
-@exact
+@precise
 def summarise_trade(trade: Trade, hold: Hold) -> TradeSummary:
     """Sum up a trade from its fills and the bars of its hold.
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from regime_pipeline.portfolio.actions import Action, ActionKind, Funding, Signal
-from regime_pipeline.portfolio.money import ZERO, exact, to_decimal
+from regime_pipeline.portfolio.money import ZERO, precise, to_decimal
 
 MAX_DX_BUYS: Final = 3
 DX_ARM_ATRS: Final = 6
@@ -27,7 +27,7 @@ class Pool:
     dx_last_price: Decimal | None = None
     dx_next_arm: Decimal | None = None
 
-    @exact
+    @precise
     def after(self, action: Action) -> "Pool":
         """Apply one action with all its fills; one without fills, an exit or another purchase changes nothing."""
         if not action.is_filled:

@@ -8,7 +8,7 @@ from typing import Final
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.portfolio.episodes import Block, Episodes, judge_failure
-from regime_pipeline.portfolio.money import ZERO, exact, floor_to
+from regime_pipeline.portfolio.money import ZERO, floor_to, precise
 from regime_pipeline.portfolio.trade import Trade
 
 
@@ -53,7 +53,7 @@ class VenueLimits:
         """Round a quantity down to what an order can carry."""
         return floor_to(quantity, self.step_qty)
 
-    @exact
+    @precise
     def is_dust(self, quantity: Decimal, close: Decimal | None) -> bool:
         """Tell whether a holding is too small to sell, and so counts as flat; without a price, only its quantity is judged."""
         sellable = self.sellable(quantity)
@@ -108,7 +108,7 @@ class Position:
         return self.trade.extracted_usd if self.trade else ZERO
 
 
-@exact
+@precise
 def compute_total_usd(position: Position, close: Decimal) -> Decimal:
     """Compute what the open trade has made: value now, plus extracted, minus allocated."""
     return position.quantity * close + position.extracted_usd - position.allocated_usd

@@ -12,7 +12,7 @@ from regime_pipeline.errors import CallerError
 from regime_pipeline.portfolio.actions import Action, ActionKind, Funding, Signal
 from regime_pipeline.portfolio.capital import compute_cap_usd, compute_remaining_usd
 from regime_pipeline.portfolio.facts import BarFacts
-from regime_pipeline.portfolio.money import ONE, QUANTUM_USD, ZERO, exact, floor_to, to_decimal
+from regime_pipeline.portfolio.money import ONE, QUANTUM, ZERO, floor_to, precise, to_decimal
 from regime_pipeline.portfolio.plan import Book, Bound, Levers, Outcome, Plan, Refusal, Rule, Size
 from regime_pipeline.portfolio.pool import MAX_DX_BUYS, Pool
 from regime_pipeline.portfolio.position import PLANNED_STATUSES, Position
@@ -55,7 +55,7 @@ class _Choice(NamedTuple):
 _Refuse = Callable[[_Case], Iterator[Refusal]]
 
 
-@exact
+@precise
 def plan_position(position: Position, facts: BarFacts | None, bar_ts_s: int, levers: Levers, book: Book) -> Plan:
     """Decide what to do with a position on a closed bar.
 
@@ -255,7 +255,7 @@ def _buy(case: _Case, rule: Rule, signal: Signal) -> _Choice:
     funding, share, basis_usd = _share_of(case, rule, remaining_usd)
     bounds = {Bound.SHARE: share * basis_usd, Bound.REMAINING: remaining_usd, Bound.FREE_CASH: max(ZERO, book.free_cash_usd)}
     bound = min(bounds, key=bounds.__getitem__)
-    notional_usd = floor_to(bounds[bound], QUANTUM_USD)
+    notional_usd = floor_to(bounds[bound], QUANTUM)
     codes = _too_small(position, position.limits.sellable(notional_usd / case.price), notional_usd)
     kind = ActionKind.ADD if position.trade else ActionKind.ENTRY
     size = Size(funding, share, basis_usd, bound, notional_usd=notional_usd)

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Final
 
 from regime_pipeline.errors import CallerError
-from regime_pipeline.portfolio.money import EXACT, ONE, ZERO, exact
+from regime_pipeline.portfolio.money import ONE, QUOTIENT, ZERO, precise
 
 HIGH_LEVER: Final = 0.7
 LOW_LEVER: Final = 0.3
@@ -14,7 +14,7 @@ Bands = tuple[Decimal, Decimal, Decimal]
 
 S1_SHARES: Final[Bands] = (Decimal("0.90"), Decimal("0.60"), Decimal("0.30"))
 S2_FLAT_SHARES: Final[Bands] = (Decimal("0.25"), Decimal("0.15"), Decimal("0.05"))
-DX_SHARES: Final[Bands] = (Decimal("0.20"), Decimal("0.10"), EXACT.divide(ONE, Decimal(30)))
+DX_SHARES: Final[Bands] = (Decimal("0.20"), Decimal("0.10"), QUOTIENT.divide(ONE, Decimal(30)))
 REBUY_SHARES: Final[Bands] = (Decimal("0.60"), Decimal("0.30"), Decimal("0.10"))
 """Of the pool for a dip in S2, of the exit's proceeds for a reclaim."""
 TRIM_SHARES: Final[Bands] = (Decimal("0.60"), Decimal("0.30"), Decimal("0.15"))
@@ -34,7 +34,7 @@ def pick_share(bands: Bands, lever: float) -> Decimal:
     return bands[0] if lever >= HIGH_LEVER else bands[1] if lever >= LOW_LEVER else bands[2]
 
 
-@exact
+@precise
 def compute_trim_frac(e_value: float, allocated_usd: Decimal, extracted_usd: Decimal) -> Decimal:
     """Compute the share of the holding that a trim sells, at most .90: more when eager, less the more has been taken out already."""
     mult = LATE_TRIM_MULT
@@ -45,7 +45,7 @@ def compute_trim_frac(e_value: float, allocated_usd: Decimal, extracted_usd: Dec
     return min(MAX_TRIM_FRAC, pick_share(TRIM_SHARES, e_value) * mult)
 
 
-@exact
+@precise
 def compute_retest_frac(a_value: float, allocated_usd: Decimal, extracted_usd: Decimal) -> Decimal:
     """Compute the share of what remains that a retest buys into an empty position."""
     is_recovered = allocated_usd > ZERO and extracted_usd >= allocated_usd

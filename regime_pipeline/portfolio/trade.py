@@ -11,7 +11,7 @@ from uuid import UUID
 
 from regime_pipeline.errors import CallerError
 from regime_pipeline.portfolio.actions import Action, ActionKind, ActionStatus, Signal
-from regime_pipeline.portfolio.money import ZERO, exact
+from regime_pipeline.portfolio.money import ZERO, precise
 from regime_pipeline.portfolio.pool import Pool
 
 
@@ -82,7 +82,7 @@ class Trade:
         return _book_buy(trade, action) if action.is_buy else _book_sale(trade, action)
 
 
-@exact
+@precise
 def _book_buy(trade: Trade, action: Action) -> Trade:
     return replace(
         trade,
@@ -96,7 +96,7 @@ def _book_buy(trade: Trade, action: Action) -> Trade:
     )
 
 
-@exact
+@precise
 def _book_sale(trade: Trade, action: Action) -> Trade:
     is_exit = action.kind is ActionKind.EMERGENCY_EXIT
     exit_before_usd = trade.exit_usd if trade.exit_runs else ZERO

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from decimal import Decimal
 
-from regime_pipeline.risk.codes import ReasonCode as R
+from regime_pipeline.portfolio.money import BPS, ZERO, floor_to, is_on_grid
+from regime_pipeline.portfolio.reasons import ReasonCode as R
 from regime_pipeline.risk.gate_view import ORIGINS, Case, Finding, GateView, LiveOrder, OrderRequest, SeriesHealth
-from regime_pipeline.risk.instrument import floor_to, is_on_grid
 from regime_pipeline.risk.kill_switch import is_allowed
 from regime_pipeline.risk.limits import RiskSettings
-from regime_pipeline.risk.money import BPS, ZERO
 from regime_pipeline.risk.purpose import Purpose, Side
 
 UNIT_TOLERANCE_FRAC = Decimal("0.005")

@@ -6,11 +6,11 @@ from decimal import Decimal, localcontext
 from enum import Enum, auto
 from typing import Final
 
+from regime_pipeline.portfolio.money import QUOTIENT
+from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.risk import checks
-from regime_pipeline.risk.codes import ReasonCode
 from regime_pipeline.risk.gate_view import Case, Finding, GateVerdict, GateView, OrderRequest
 from regime_pipeline.risk.limits import RiskSettings
-from regime_pipeline.risk.money import QUOTIENT
 from regime_pipeline.risk.purpose import Leg
 
 CheckFunction = Callable[[Case], Iterable[Finding]]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from regime_pipeline.portfolio.money import ZERO
+from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.risk.arm import Mode
-from regime_pipeline.risk.codes import ReasonCode
 from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.kill_switch import Level
 from regime_pipeline.risk.limits import RiskSettings
-from regime_pipeline.risk.money import ZERO
 from regime_pipeline.risk.protections import Trip
 from regime_pipeline.risk.purpose import Leg, Purpose, Side
 

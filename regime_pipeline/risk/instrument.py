@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from regime_pipeline.errors import OrderValidationError
-from regime_pipeline.risk.money import EXACT, ZERO
+from regime_pipeline.portfolio.money import ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,3 @@ class InstrumentRules:
         if self.max_qty is not None and self.max_qty < self.min_qty:
             msg = f"max_qty of {self.symbol} was {self.max_qty}, below min_qty {self.min_qty}; read the venue's markets again"
             raise OrderValidationError(msg)
-
-
-def floor_to(value: Decimal, grid: Decimal) -> Decimal:
-    """Largest multiple of `grid` at or below `value`, both 0 or more."""
-    return EXACT.multiply(EXACT.divide_int(value, grid), grid)
-
-
-def is_on_grid(value: Decimal, grid: Decimal) -> bool:
-    """Tell whether `value` is a whole multiple of `grid`."""
-    return EXACT.remainder(value, grid) == 0

@@ -12,10 +12,10 @@ from statistics import stdev
 from typing import Final
 
 from regime_pipeline.errors import KillSwitchActiveError
-from regime_pipeline.risk.codes import ReasonCode
+from regime_pipeline.portfolio.money import QUOTIENT, ZERO
+from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.risk.kill_switch import EVERYBODY, Scope
 from regime_pipeline.risk.limits import ProtectionSettings, RiskSettings
-from regime_pipeline.risk.money import QUOTIENT, ZERO
 from regime_pipeline.risk.purpose import Side
 
 DAY_S: Final = 86_400

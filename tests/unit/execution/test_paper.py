@@ -26,7 +26,8 @@ from regime_pipeline.execution.paper import (
     is_rejected,
     round_against_us,
 )
-from regime_pipeline.risk.instrument import InstrumentRules, is_on_grid
+from regime_pipeline.portfolio.money import is_on_grid
+from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.purpose import Side
 
 D = Decimal

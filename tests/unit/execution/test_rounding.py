@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from regime_pipeline.errors import OrderValidationError
 from regime_pipeline.execution.rounding import ExitQty, plan_exit_qty, plan_qty, round_price, round_qty, round_stop
-from regime_pipeline.risk.instrument import InstrumentRules, is_on_grid
+from regime_pipeline.portfolio.money import is_on_grid
+from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.purpose import Side
 
 D = Decimal

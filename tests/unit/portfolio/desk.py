@@ -10,7 +10,7 @@ from regime_pipeline.portfolio.actions import Action, ActionKind, ActionStatus, 
 from regime_pipeline.portfolio.capital import Allocation
 from regime_pipeline.portfolio.closing import Hold, TradeSummary, close_trade, may_close
 from regime_pipeline.portfolio.facts import BarFacts
-from regime_pipeline.portfolio.money import exact, to_decimal
+from regime_pipeline.portfolio.money import precise, to_decimal
 from regime_pipeline.portfolio.plan import Book, Levers, Outcome, Plan, record_plan
 from regime_pipeline.portfolio.position import Position, Status, VenueLimits, step_position
 from regime_pipeline.portfolio.rules import plan_position
@@ -74,7 +74,7 @@ def a_dx(n: int, qty: str, usd: str, **changes: Any) -> Action:
     return an_action(n, ActionKind.ADD, Signal.DX, qty, usd, **{"funding": Funding.POOL, **changes})
 
 
-@exact
+@precise
 def fill(plan: Plan, price: Decimal, part: Decimal = Decimal(1)) -> Action:
     """Record a plan and fill a part of its size at one price."""
     action = record_plan(plan)
@@ -123,5 +123,5 @@ class Desk:
         self.actions.append(action)
         trade = self.trade.trade if self.trade else None
         status = Status.ACTIVE if trade else Status.WATCHLIST
-        quantity = exact(lambda: self.position.quantity + (action.net_qty if action.is_buy else -action.net_qty))()
+        quantity = precise(lambda: self.position.quantity + (action.net_qty if action.is_buy else -action.net_qty))()
         self.position = replace(self.position, trade=trade, status=status, quantity=quantity, last_action_s=plan.bar_ts_s)

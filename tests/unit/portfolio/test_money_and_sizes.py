@@ -1,6 +1,6 @@
 """Money, caps and sizes: the tables of 8.1 and 8.3, number by number."""
 
-from decimal import Decimal, getcontext
+from decimal import Decimal, Inexact, getcontext
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from regime_pipeline.errors import BadInputError, CallerError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.portfolio.capital import Allocation, compute_cap_usd, compute_equity_usd, compute_remaining_usd, compute_result
-from regime_pipeline.portfolio.money import EXACT, exact, floor_to, to_decimal
+from regime_pipeline.portfolio.money import EXACT, QUOTIENT, floor_to, is_on_grid, precise, to_decimal
 from regime_pipeline.portfolio.sizing import (
     DX_SHARES,
     REBUY_SHARES,
@@ -29,16 +29,16 @@ def test_sums_that_a_table_can_hold_are_exact_whatever_the_context() -> None:
     # 20 digits before the point and 18 after are 38: Python's default of 28 would drop the last ten.
     large, small = D("12345678901234567890.123456789012345678"), D("1e-18")
     assert getcontext().prec == 28
-    assert exact(lambda: large + small - large)() == small
+    assert precise(lambda: large + small - large)() == small
     # one token of that many for that price has 76 digits, all kept
-    assert exact(lambda: large * large)() == EXACT.multiply(large, large)
-    assert str(exact(lambda: large * large)()).endswith(str(345678**2)[-6:])
+    assert precise(lambda: large * large)() == EXACT.multiply(large, large)
+    assert str(precise(lambda: large * large)()).endswith(str(345678**2)[-6:])
 
 
 def test_a_float_is_taken_over_in_its_shortest_form_and_never_mixed_in() -> None:
     assert to_decimal(0.1) == D("0.1")
     with pytest.raises(Exception, match="FloatOperation"):
-        exact(lambda: D(1) < 0.5)()
+        precise(lambda: D(1) < 0.5)()
 
 
 def test_quantities_are_rounded_down_to_whole_steps() -> None:
@@ -46,6 +46,19 @@ def test_quantities_are_rounded_down_to_whole_steps() -> None:
     assert floor_to(D("0.9996"), D("0.001")) == D("0.999")
     assert floor_to(D("0.0009"), D("0.001")) == 0
     assert floor_to(D("7.5"), D("2.5")) == D("7.5")
+    # more digits of nine than a quotient keeps: still below 1
+    assert floor_to(D("0." + 80 * "9"), D(1)) == 0
+
+
+def test_the_exact_context_raises_where_the_other_rounds() -> None:
+    with pytest.raises(Inexact):
+        EXACT.divide(D(1), D(3))
+    assert QUOTIENT.divide(D(1), D(3)) == D("0." + 76 * "3")
+
+
+def test_a_value_is_on_a_grid_or_not() -> None:
+    assert is_on_grid(D("0.3"), D("0.1"))
+    assert not is_on_grid(D("0.3000000000000000000000000000000000001"), D("0.1"))
 
 
 def test_the_cap_is_a_share_of_equity_split_by_timeframe() -> None:
@@ -113,7 +126,7 @@ def test_a_negative_share_is_refused() -> None:
 def test_shares_by_lever(bands: tuple[Decimal, Decimal, Decimal], high: str, middle: str, low: str | None) -> None:
     assert [pick_share(bands, lever) for lever in (1.0, 0.7)] == [D(high)] * 2
     assert [pick_share(bands, lever) for lever in (0.6999999, 0.3)] == [D(middle)] * 2
-    expected = D(low) if low else EXACT.divide(D(1), D(30))
+    expected = D(low) if low else QUOTIENT.divide(D(1), D(30))
     assert [pick_share(bands, lever) for lever in (0.2999999, 0.0)] == [expected] * 2
 
 

@@ -17,7 +17,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.portfolio.actions import BUYS, Action, ActionKind, Signal
 from regime_pipeline.portfolio.capital import Allocation, compute_cap_usd, compute_equity_usd, compute_remaining_usd
 from regime_pipeline.portfolio.facts import BarFacts, read_facts
-from regime_pipeline.portfolio.money import exact, to_decimal
+from regime_pipeline.portfolio.money import precise, to_decimal
 from regime_pipeline.portfolio.plan import Book, Levers, Outcome, Plan, Rule
 from regime_pipeline.portfolio.pool import Pool, fold_pool
 from regime_pipeline.portfolio.position import Status
@@ -258,15 +258,15 @@ def test_a_position_lives_through_a_market_and_its_money_adds_up(market: Bars, e
     # the trades' own sums are the cash that moved
     trades = [*desk.closed, *([desk.trade.trade] if desk.trade else [])]
     assert len(desk.closed) >= 2
-    assert add_up_trades(trades) == exact(lambda: cash - 20_000)()
+    assert add_up_trades(trades) == precise(lambda: cash - 20_000)()
 
 
-@exact
+@precise
 def add_up(cash: Decimal, action: Action) -> Decimal:
     return cash - action.net_usd if action.is_buy else cash + action.net_usd
 
 
-@exact
+@precise
 def add_up_trades(trades: list[Any]) -> Decimal:
     return sum((trade.extracted_usd - trade.allocated_usd for trade in trades), D(0))
 

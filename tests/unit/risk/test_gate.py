@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regime_pipeline.portfolio.reasons import ReasonCode as R
 from regime_pipeline.risk.arm import Mode
-from regime_pipeline.risk.codes import ReasonCode as R
 from regime_pipeline.risk.gate import CHECKS, Check, Use, run_gate
 from regime_pipeline.risk.gate_view import Case, Finding, GateVerdict, GateView, Holding, LiveOrder, OrderRequest, SeriesHealth, VenueHealth
 from regime_pipeline.risk.instrument import InstrumentRules

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime_pipeline.errors import KillSwitchActiveError
-from regime_pipeline.risk.codes import ReasonCode
+from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.risk.kill_switch import EVERYBODY, Scope
 from regime_pipeline.risk.limits import ProtectionSettings, RiskSettings
 from regime_pipeline.risk.protections import (

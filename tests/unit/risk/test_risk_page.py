@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from regime_pipeline.portfolio import reasons as planning
-from regime_pipeline.risk.codes import ReasonCode
+from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.risk.limits import ProtectionSettings, RiskSettings, describe_range
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/risk.md").read_text()
@@ -25,7 +24,3 @@ def test_the_page_has_every_code_of_the_gate_and_no_other() -> None:
     table = PAGE.split("## The gate")[1].split("## Limits")[0]
     named = re.findall(r"`([A-Z_]+)`", "\n".join(line for line in table.splitlines() if re.match(r"\| \d", line)))
     assert named == gate
-
-
-def test_the_codes_of_planning_are_codes_of_the_one_list() -> None:
-    assert {code.value for code in planning.ReasonCode} <= {code.value for code in ReasonCode}
