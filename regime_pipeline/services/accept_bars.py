@@ -256,15 +256,20 @@ def _judge(desk: _Desk, series: str, answers: Sequence[_Answer], first_s: int) -
 
 
 def _ask_witnesses(mine: Bars, suspects: Suspects, others: Sequence[Bars]) -> tuple[BoolArray, BoolArray]:
-    """Tell for each suspect whether another venue has that bar, and whether one of them went the same way."""
+    """Tell for each suspect whether another venue has that bar, and whether one of them went the same way.
+
+    Of two bars of which one is in another unit, neither vouches for the other unless they say the very same: two venues that lie in one
+    minute would.
+    """
     seen, agreed = np.zeros(len(mine), dtype=np.bool_), np.zeros(len(mine), dtype=np.bool_)
     for bars in others:
-        at = np.searchsorted(bars.ts_s, mine.ts_s)
         has = np.flatnonzero(np.isin(mine.ts_s, bars.ts_s))
-        theirs, low, high = bars[at[has]], suspects.low[has], suspects.high[has]
-        same = is_confirmed_by(measure_excursions(mine[has], low, high), measure_excursions(theirs, low, high), suspects.limit[has])
-        seen[has] = True
-        agreed[has[same]] = True
+        own, theirs = mine[has], bars[np.searchsorted(bars.ts_s, mine.ts_s[has])]
+        low, high = suspects.low[has], suspects.high[has]
+        identical, is_odd = says_the_same(own, theirs), is_wrong_unit(theirs, low, high)
+        near = is_confirmed_by(measure_excursions(own, low, high), measure_excursions(theirs, low, high), suspects.limit[has])
+        seen[has[identical | ~is_odd]] = True
+        agreed[has[identical | (near & ~is_odd & ~is_wrong_unit(own, low, high))]] = True
     return seen, agreed
 
 

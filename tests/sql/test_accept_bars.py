@@ -143,6 +143,24 @@ def test_a_price_in_another_unit_is_never_believed_for_being_repeated(stores: Po
     assert read_quarantine(conn) == [("binance_um", "wrong_unit", False)]
 
 
+@pytest.mark.parametrize("factor", [0.1, 200.0])
+def test_a_venue_in_another_unit_does_not_vouch_for_the_outlier_of_another(
+    stores: PostgresStores, conn: psycopg.Connection, factor: float
+) -> None:
+    """A soak met both: a tenth beside the price of another market, and a thousand times beside a hundred times."""
+    now_s = T0 + 30 * 60 + 5
+    um, spot = moved(walk(30), 29, factor), moved(walk(30), 29, 0.002 if factor < 1 else 1000.0)
+    accept(stores, now_s, Delivery(BTC, "binance_um", um), Delivery(BTC, "binance_spot", spot))
+    assert len(read_bars(conn)) == 29
+    assert [venue for venue, _, _ in read_quarantine(conn)] == ["binance_spot", "binance_um"]
+
+
+def test_a_new_unit_that_two_venues_say_alike_is_believed(stores: PostgresStores, conn: psycopg.Connection) -> None:
+    um, spot = moved(walk(30), 29, 1000.0), moved(walk(30), 29, 1001.0)
+    accept(stores, T0 + 30 * 60 + 5, Delivery(BTC, "binance_um", um), Delivery(BTC, "binance_spot", spot))
+    assert read_bars(conn)[-1][1:] == (um.close[29], "binance_um")
+
+
 def test_of_two_answers_about_history_the_outlier_is_believed_only_if_both_say_it(stores: PostgresStores, conn: psycopg.Connection) -> None:
     right, wrong = walk(30), moved(walk(30), 20, 0.8)
     now_s = T0 + 86_400
