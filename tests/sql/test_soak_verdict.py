@@ -101,7 +101,8 @@ def test_gaps_are_closed_or_the_vendors_own_and_given_up_only_where_no_venue_has
         " ('token:SOL:binance', '1m', '2025-01-01 11:40:00+00', 'live', 'missing', now()),"
         " ('token:SOL:binance', '1m', '2025-01-01 11:41:00+00', 'live', 'missing', null),"
         " ('token:SOL:binance', '1m', '2025-01-01 11:42:00+00', 'live', 'vendor_none', null),"
-        " ('regime:BTC.d', '1m', '2025-01-01 11:42:00+00', 'coingecko', 'vendor_none', null)"
+        " ('regime:BTC.d', '1m', '2025-01-01 11:42:00+00', 'coingecko', 'vendor_none', null),"
+        " ('regime:ALT', '1m', '2025-01-01 11:42:00+00', 'composite', 'missing', null)"  # what its parts miss
     )
     conn.commit()
     verdict = judge.judge_gaps()

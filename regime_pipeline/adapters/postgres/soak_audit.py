@@ -65,11 +65,12 @@ class PostgresSoakAudit:
         return {key: RawBars(*(np.array(column) for column in zip(*values, strict=True))) for key, values in found.items()}
 
     def count_gaps(self) -> GapCounts:
-        """Count the bars that were ever noted as missing."""
+        """Count the bars that were ever noted as missing; composites miss what their parts do, and nobody is asked for those."""
         row = self.conn.execute(
             "select count(*) filter (where resolved_at is not null),"
             " count(*) filter (where resolved_at is null and reason = 'vendor_none'),"
             " count(*) filter (where resolved_at is null and reason <> 'vendor_none') from bar_gaps"
+            " where source <> 'composite'"
         ).fetchone()
         return GapCounts(*row) if row is not None else GapCounts(0, 0, 0)
 
@@ -77,6 +78,7 @@ class PostgresSoakAudit:
         """Load the missing bars: series, timeframe, open time and why."""
         rows = self.conn.execute(
             "select series, timeframe, extract(epoch from timestamp)::bigint, reason from bar_gaps where resolved_at is null"
+            " and source <> 'composite'"
             " order by 1, 2, 3"
         )
         return [(series, Timeframe(timeframe), ts_s, reason) for series, timeframe, ts_s, reason in rows]
