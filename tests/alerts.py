@@ -58,6 +58,7 @@ class FakeAlertStore:
     """Alerts and boxes in memory."""
 
     known: list[OpenAlert] = field(default_factory=list)
+    ended: list[tuple[int, OpenAlert]] = field(default_factory=list)
     boxes: dict[str, FakeBox] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
     posted: list[tuple[str, str]] = field(default_factory=list)
@@ -76,16 +77,27 @@ class FakeAlertStore:
     def load_open(self) -> list[OpenAlert]:
         return list(self.known)
 
+    def load_ended(self, after_s: int) -> list[OpenAlert]:
+        return [each for at_s, each in self.ended if at_s > after_s]
+
     def open(self, alert: Alert, now_s: int) -> int:
-        self.known.append(OpenAlert(len(self.posted) + 1, alert, now_s, now_s, None, is_acked=False))
+        self.known.append(OpenAlert(len(self.known) + len(self.ended) + 1, alert, now_s, now_s, None, is_acked=False))
         return self.known[-1].alert_id
 
     def renew(self, alert_id: int, alert: Alert, now_s: int) -> None:
+        self.known += [each for _, each in self.ended if each.alert_id == alert_id]
+        self.ended = [(at_s, each) for at_s, each in self.ended if each.alert_id != alert_id]
         self.known = [replace(each, alert=alert, last_seen_s=now_s) if each.alert_id == alert_id else each for each in self.known]
 
     def resolve(self, alert_id: int, now_s: int) -> None:
+        self.ended += [(now_s, each) for each in self.known if each.alert_id == alert_id]
         self.known = [each for each in self.known if each.alert_id != alert_id]
 
     def post(self, alert_id: int, event: str, message: Message, channels: Sequence[str], now_s: int) -> None:
-        self.known = [replace(each, noticed_s=now_s) if each.alert_id == alert_id else each for each in self.known]
+        self.known = [self._told(each, alert_id, event, now_s) for each in self.known]
+        self.ended = [(at_s, self._told(each, alert_id, event, now_s)) for at_s, each in self.ended]
         self.posted.append((event, message.title))
+
+    @staticmethod
+    def _told(each: OpenAlert, alert_id: int, event: str, now_s: int) -> OpenAlert:
+        return replace(each, noticed_s=now_s, is_told_over=event == "resolved") if each.alert_id == alert_id else each

@@ -49,7 +49,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class OpenAlert:
-    """An alert as recorded; `severity` is the highest since it opened, `noticed_s` when a message about it was last posted."""
+    """An alert as recorded; `severity` is the highest since it opened, `noticed_s` when a message about it was last posted.
+
+    `is_told_over` tells that the last message said so: it has returned since, in silence.
+    """
 
     alert_id: int
     alert: Alert
@@ -57,6 +60,7 @@ class OpenAlert:
     last_seen_s: int
     noticed_s: int | None
     is_acked: bool
+    is_told_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +116,16 @@ class AlertBook(Protocol):
         """Load the alerts that are open, oldest first."""
         ...
 
+    def load_ended(self, after_s: int) -> list[OpenAlert]:
+        """Load the alerts that ended later than a moment, oldest first."""
+        ...
+
     def open(self, alert: Alert, now_s: int) -> int:
         """Record a new alert; returns its number."""
         ...
 
     def renew(self, alert_id: int, alert: Alert, now_s: int) -> None:
-        """Record that it still holds, as it looks now."""
+        """Record that it still or again holds, as it looks now."""
         ...
 
     def resolve(self, alert_id: int, now_s: int) -> None:

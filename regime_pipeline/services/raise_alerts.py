@@ -1,7 +1,8 @@
 """Record what is wrong and what is not any more, and post the messages about it. Sending them is `send_notices`.
 
 An alert opens once per (kind, scope). A message is posted when it opens, when it becomes critical, every six hours while it is open
-and nobody has acknowledged it, and when it is over.
+and nobody has acknowledged it, and when it is over. One that returns within an hour of its end is the same alert again, and silent until
+the next of these hours: its end is told once, not each time.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,11 @@ REPEAT_S: Final = 6 * 3600
 """Long enough not to be muted, short enough to be seen by whoever wakes up."""
 CLEAR_S: Final = 300
 """An alert is over when it has not been seen for so long: what comes and goes within minutes stays one alert."""
+RETURN_S: Final = 3600
+"""What returns so soon after its end is the same alert: at a period just over `CLEAR_S` it would send twenty messages an hour.
+
+A critical one is told again so long after its last message, not after `REPEAT_S`: people believe that it is over.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +41,31 @@ class AlertPlan:
     resolved: list[OpenAlert] = field(default_factory=list)
 
 
-def plan_alerts(known: Sequence[OpenAlert], found: Sequence[Alert], judged: Collection[AlertKind], now_s: int) -> AlertPlan:
+def plan_alerts(
+    known: Sequence[OpenAlert],
+    found: Sequence[Alert],
+    judged: Collection[AlertKind],
+    now_s: int,
+    *,
+    ended: Sequence[OpenAlert] = (),
+) -> AlertPlan:
     """Compare what is recorded as open with what was found.
 
     Parameters
     ----------
     judged : collection of AlertKind
         Kinds that were looked for; alerts of others stay as they are.
+    ended : sequence of OpenAlert
+        Alerts that ended a short while ago, oldest first: found again they go on.
     """
     plan = AlertPlan()
     open_by_key = {(each.alert.kind, each.alert.scope): each for each in known}
+    ended_by_key = {(each.alert.kind, each.alert.scope): each for each in ended}
     found_by_key: dict[tuple[AlertKind, str], Alert] = {}
     for alert in found:
         found_by_key.setdefault((alert.kind, alert.scope), alert)
     for key, alert in found_by_key.items():
-        before = open_by_key.get(key)
+        before = open_by_key.get(key) or ended_by_key.get(key)
         if before is None:
             plan.opened.append(alert)
             continue
@@ -58,7 +74,7 @@ def plan_alerts(known: Sequence[OpenAlert], found: Sequence[Alert], judged: Coll
         event = None
         if severity is not before.alert.severity:
             event = "escalated"
-        elif not before.is_acked and (before.noticed_s is None or now_s - before.noticed_s >= REPEAT_S):
+        elif not before.is_acked and (before.noticed_s is None or now_s - before.noticed_s >= _silence_s(before)):
             event = "repeated"
         plan.renewed.append((before, now, event))
     for key, before in open_by_key.items():
@@ -67,11 +83,26 @@ def plan_alerts(known: Sequence[OpenAlert], found: Sequence[Alert], judged: Coll
     return plan
 
 
-def raise_alerts(store: AlertStore, rules: AlertRules, found: Sequence[Alert], judged: Collection[AlertKind], now_s: int) -> AlertPlan:
-    """Record the plan and post its messages, in one transaction; a kind that is off is dropped, one that is silent posts nothing."""
+def _silence_s(before: OpenAlert) -> int:
+    return RETURN_S if before.is_told_over and before.alert.severity is Severity.CRITICAL else REPEAT_S
+
+
+def raise_alerts(
+    store: AlertStore,
+    rules: AlertRules,
+    found: Sequence[Alert],
+    judged: Collection[AlertKind],
+    now_s: int,
+    *,
+    return_s: int = RETURN_S,
+) -> AlertPlan:
+    """Record the plan and post its messages, in one transaction; a kind that is off is dropped, one that is silent posts nothing.
+
+    An alert that ended within the last `return_s` seconds goes on when it is found again; 0: it is a new one.
+    """
     with store.open_book() as book:
         wanted = [alert for alert in found if rules.modes[alert.kind] is not Mode.OFF]
-        plan = plan_alerts(book.load_open(), wanted, judged, now_s)
+        plan = plan_alerts(book.load_open(), wanted, judged, now_s, ended=book.load_ended(now_s - return_s))
         for alert in plan.opened:
             _post(book, rules, book.open(alert, now_s), "opened", alert, now_s)
         for before, alert, event in plan.renewed:
@@ -80,7 +111,8 @@ def raise_alerts(store: AlertStore, rules: AlertRules, found: Sequence[Alert], j
                 _post(book, rules, before.alert_id, event, alert, now_s)
         for before in plan.resolved:
             book.resolve(before.alert_id, now_s)
-            _post(book, rules, before.alert_id, "resolved", before.alert, now_s)
+            if not before.is_told_over:
+                _post(book, rules, before.alert_id, "resolved", before.alert, now_s)
     return plan
 
 

@@ -34,6 +34,18 @@ def test_an_alert_is_kept_renewed_made_worse_and_ended(database: str) -> None:
     assert notifier.sent[0].fields | {"instance": "alpha", "alert_id": row.known.alert_id} == notifier.sent[0].fields
 
 
+def test_an_alert_that_returns_within_the_hour_goes_on_in_silence_and_its_end_is_not_told_twice(database: str) -> None:
+    store, notifier, minute = PostgresAlerts(database, "alpha"), FakeNotifier(), 60
+    for at_min, found in ((0, [an_alert()]), (5, []), (12, [an_alert()]), (17, [])):
+        raise_alerts(store, rules(), found, ALL, NOW_S + at_min * minute)
+    (row,) = store.load_alerts(10, with_resolved=True)
+    assert (row.resolved_s, row.known.opened_s, row.known.is_told_over) == (NOW_S + 17 * minute, NOW_S, True)
+    raise_alerts(store, rules(), [an_alert()], ALL, NOW_S + 5 * minute + REPEAT_S)  # long after: another one
+    assert len(store.load_alerts(10, with_resolved=True)) == 2
+    send_notices(store, [notifier], NOW_S)
+    assert [message.fields["event"] for message in notifier.sent] == ["opened", "resolved", "opened"]
+
+
 def test_an_acknowledged_alert_is_not_repeated_and_only_open_ones_can_be(database: str) -> None:
     store, notifier = PostgresAlerts(database, "alpha"), FakeNotifier()
     raise_alerts(store, rules(), [an_alert()], ALL, NOW_S)

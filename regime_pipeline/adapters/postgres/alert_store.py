@@ -19,6 +19,7 @@ _ROW: Final[LiteralString] = (
     " extract(epoch from opened_at)::bigint as opened_s, extract(epoch from last_seen_at)::bigint as last_seen_s,"
     " extract(epoch from noticed_at)::bigint as noticed_s, extract(epoch from resolved_at)::bigint as resolved_s,"
     " extract(epoch from acked_at)::bigint as acked_s, ack_note,"
+    " coalesce((select event = 'resolved' from alert_notices where alert_id = alerts.id order by id desc limit 1), false) as told_over,"
     " (select count(*) from alert_notices where alert_id = alerts.id and sent_at is null) as unsent,"
     " (select last_error from alert_notices where alert_id = alerts.id and sent_at is null and attempts > 0 order by id desc limit 1)"
     " as send_error from alerts"
@@ -45,7 +46,14 @@ class PostgresBook:
 
     def load_open(self) -> list[OpenAlert]:
         """Load the alerts that are open, oldest first."""
-        rows = self.conn.cursor(row_factory=dict_row).execute(_ROW + " where resolved_at is null order by id").fetchall()
+        return self._load(" where resolved_at is null order by id")
+
+    def load_ended(self, after_s: int) -> list[OpenAlert]:
+        """Load the alerts that ended later than a moment, oldest first."""
+        return self._load(" where resolved_at > to_timestamp(%s) order by id", after_s)
+
+    def _load(self, where: LiteralString, *parameters: int) -> list[OpenAlert]:
+        rows = self.conn.cursor(row_factory=dict_row).execute(_ROW + where, parameters).fetchall()
         known = set(AlertKind)  # a kind of a newer release, after a step back, is not ours to judge
         return [_read(row) for row in rows if row["kind"] in known]
 
@@ -59,9 +67,9 @@ class PostgresBook:
         return int(row[0]) if row else 0
 
     def renew(self, alert_id: int, alert: Alert, now_s: int) -> None:
-        """Record that it still holds, as it looks now; a clock that went back moves nothing back."""
+        """Record that it still or again holds, as it looks now; a clock that went back moves nothing back."""
         self.conn.execute(
-            "update alerts set severity = %s, summary = %s, since_ts = to_timestamp(%s),"
+            "update alerts set severity = %s, summary = %s, since_ts = to_timestamp(%s), resolved_at = null,"
             " last_seen_at = greatest(last_seen_at, to_timestamp(%s)) where id = %s",
             (alert.severity.value, alert.summary, alert.since_s, now_s, alert_id),
         )
@@ -198,4 +206,4 @@ class PostgresAlerts:
 
 def _read(row: Mapping[str, Any]) -> OpenAlert:
     alert = Alert(AlertKind(row["kind"]), row["scope"], Severity(row["severity"]), row["summary"], row["since_s"])
-    return OpenAlert(row["id"], alert, row["opened_s"], row["last_seen_s"], row["noticed_s"], row["acked_s"] is not None)
+    return OpenAlert(row["id"], alert, row["opened_s"], row["last_seen_s"], row["noticed_s"], row["acked_s"] is not None, row["told_over"])

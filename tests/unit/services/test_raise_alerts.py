@@ -1,10 +1,11 @@
+import re
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime_pipeline.ports import AlertKind, OpenAlert, Severity
-from regime_pipeline.services.raise_alerts import CLEAR_S, REPEAT_S, end_alert, plan_alerts, raise_alerts
+from regime_pipeline.services.raise_alerts import CLEAR_S, REPEAT_S, RETURN_S, end_alert, plan_alerts, raise_alerts
 from tests.alerts import NOW_S, FakeAlertStore, an_alert, rules
 
 ALL = frozenset(AlertKind)
@@ -76,15 +77,65 @@ def test_an_alert_can_be_ended_at_once_and_only_once() -> None:
     assert [event for event, _ in store.posted] == ["opened", "resolved"]
 
 
-@settings(max_examples=100)
-@given(st.lists(st.sets(st.sampled_from(["1m", "1h", "1d"])), max_size=30))
-def test_whatever_comes_and_goes_messages_open_and_resolve_each_scope_in_turn(looks: list[set[str]]) -> None:
+def look_for_half_a_day(severity: Severity) -> list[tuple[str, int]]:
+    """What is told, and in which minute, of a fault that is seen for a minute in every seven."""
+    store, told = FakeAlertStore(), list[tuple[str, int]]()
+    for minute in range(12 * 60):
+        raise_alerts(store, rules(), [an_alert(severity=severity)] if minute % 7 == 0 else [], ALL, NOW_S + 60 * minute)
+        told += [(event, minute) for event, _ in store.posted[len(told) :]]
+    assert len(store.known) + len(store.ended) == 1
+    return told
+
+
+def test_what_comes_and_goes_every_few_minutes_is_told_once_and_then_as_seldom_as_what_stays() -> None:
+    # six hours after the message of minute 5 is minute 365; the next look that sees it is the one of minute 371
+    assert look_for_half_a_day(Severity.WARNING) == [("opened", 0), ("resolved", 5), ("repeated", 371), ("resolved", 376)]
+
+
+def test_a_critical_one_that_was_told_to_be_over_and_returns_is_told_within_the_hour() -> None:
+    told = look_for_half_a_day(Severity.CRITICAL)
+    assert told[:4] == [("opened", 0), ("resolved", 5), ("repeated", 70), ("resolved", 75)]
+    assert len(told) <= 2 * 12
+
+
+def test_what_returns_an_hour_after_its_end_is_a_new_alert() -> None:
+    def events(wait_s: int) -> list[str]:
+        store = FakeAlertStore()
+        for at_s, found in ((0, [an_alert()]), (CLEAR_S, []), (CLEAR_S + wait_s, [an_alert()])):
+            raise_alerts(store, rules(), found, ALL, NOW_S + at_s)
+        return [event for event, _ in store.posted]
+
+    assert events(RETURN_S - 1) == ["opened", "resolved"]
+    assert events(RETURN_S) == ["opened", "resolved", "opened"]
+
+
+def test_what_returns_worse_is_told_at_once() -> None:
     store = FakeAlertStore()
-    for minute, scopes in enumerate(looks):
-        raise_alerts(store, rules(), [an_alert(scope=scope) for scope in scopes], ALL, NOW_S + 60 * minute)
+    worse = an_alert(severity=Severity.CRITICAL)
+    for at_s, found in ((0, [an_alert()]), (CLEAR_S, []), (CLEAR_S + 60, [worse]), (2 * CLEAR_S + 60, [])):
+        raise_alerts(store, rules(), found, ALL, NOW_S + at_s)
+    assert [event for event, _ in store.posted] == ["opened", "resolved", "escalated", "resolved"]
+
+
+def test_a_trial_is_a_new_alert_each_time() -> None:
+    store = FakeAlertStore()
+    for at_s in (0, 10):
+        raise_alerts(store, rules(), [an_alert()], (), NOW_S + at_s, return_s=0)
+        end_alert(store, rules(), AlertKind.FRESHNESS, "1m", NOW_S + at_s)
+    assert [event for event, _ in store.posted] == ["opened", "resolved"] * 2
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sets(st.sampled_from(["1m", "1h", "1d"])), max_size=40), st.integers(1, 40))
+def test_whatever_comes_and_goes_messages_begin_and_end_each_scope_in_turn(looks: list[set[str]], minutes_between: int) -> None:
+    store = FakeAlertStore()
+    for n, scopes in enumerate(looks):
+        raise_alerts(store, rules(), [an_alert(scope=scope) for scope in scopes], ALL, NOW_S + 60 * minutes_between * n)
         open_scopes = [each.alert.scope for each in store.known]
         assert len(open_scopes) == len(set(open_scopes))
         assert scopes <= set(open_scopes)
     for scope in ("1m", "1h", "1d"):
-        events = [event for event, title in store.posted if title.endswith(scope)]
-        assert events == ["opened", "resolved"] * (len(events) // 2) + ["opened"] * (len(events) % 2)
+        events = [event for event, title in store.posted if scope in title.split()]
+        parts = "".join({"opened": "(", "repeated": "!", "resolved": ")"}[event] for event in events)
+        assert re.fullmatch(r"((\(|!)!*\))*((\(|!)!*)?", parts), parts
+        assert not parts or parts[0] == "("
