@@ -3,7 +3,7 @@
 import dagster as dg
 
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.orchestration.opinions import GROUPS, LANE, PREFIX, TIMEFRAMES, build_job, build_schedule, opinion_key, plan_refit
+from regime_pipeline.orchestration.opinions import GROUPS, LANE, OFF, PREFIX, TIMEFRAMES, build_job, build_schedule, opinion_key, plan_refit
 from regime_pipeline.orchestration.policies import QUANT_TEAM
 from regime_pipeline.settings import load_settings
 
@@ -36,7 +36,7 @@ opinions_1h_schedule = build_schedule(opinions_1h, Timeframe.H1, "Four minutes p
 def opinions_refit_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Ask for today's models."""
     if not load_settings().opinions_enabled:
-        return dg.SkipReason("second opinions are off: REGIME_OPINIONS_ENABLED is false")
+        return dg.SkipReason(OFF)
     return plan_refit(context.scheduled_execution_time)
 
 

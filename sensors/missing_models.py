@@ -7,7 +7,7 @@ import dagster as dg
 from jobs.second_opinions import opinions_refit
 from regime_pipeline.clock import now_s
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.orchestration.opinions import FIRST_TAG, GROUPS, LANE, TIMEFRAMES, opinion_key
+from regime_pipeline.orchestration.opinions import FIRST_TAG, GROUPS, LANE, OFF, TIMEFRAMES, opinion_key
 from regime_pipeline.orchestration.policies import BAR_TAG, QUANT_TEAM
 from regime_pipeline.orchestration.resources import Stores
 from regime_pipeline.orchestration.window import spell_bar
@@ -42,7 +42,7 @@ def missing_models(_context: dg.SensorEvaluationContext, stores: Stores) -> dg.S
     from regime_pipeline.services.fit_hmm import find_without_model
 
     if not load_settings().opinions_enabled:
-        return dg.SkipReason("second opinions are off: REGIME_OPINIONS_ENABLED is false")
+        return dg.SkipReason(OFF)
     at_s = now_s()
     with stores.open() as work:
         missing = [each for each in TIMEFRAMES if find_without_model(work, each, at_s)]

@@ -20,7 +20,7 @@ from regime_pipeline.orchestration.metadata import describe_window
 from regime_pipeline.orchestration.partitions import UTC_DAYS
 from regime_pipeline.orchestration.policies import BAR_TAG, JOB_TAG, LANE_TAG, OPINION_LANE, QUANT_TEAM
 from regime_pipeline.orchestration.resources import Market, Stores
-from regime_pipeline.orchestration.spine import UNDER_WAY
+from regime_pipeline.orchestration.schedules import build_bar_schedule, closed_bar_s
 from regime_pipeline.orchestration.window import spell_bar, window_of
 from regime_pipeline.ports import BarTable
 from regime_pipeline.services.window import Window
@@ -53,6 +53,7 @@ OPINION_PACES: Final = {
     Timeframe.M15: OpinionPace("opinions_15m", "2-59/15 * * * *", timedelta(minutes=2), 120),
     Timeframe.H1: OpinionPace("opinions_1h", "4 * * * *", timedelta(minutes=4), 300),
 }
+OFF: Final = "second opinions are off: REGIME_OPINIONS_ENABLED is false"
 LANE: Final = {LANE_TAG: OPINION_LANE, "dagster/priority": "-2"}
 """Tags of all our runs."""
 TEXTS: Final = {
@@ -104,7 +105,7 @@ def build_step(timeframe: Timeframe) -> dg.AssetsDefinition:
     )
     def step(context: dg.AssetExecutionContext, stores: Stores, market: Market) -> Iterator[dg.MaterializeResult[Any]]:
         if not load_settings().opinions_enabled:
-            raise dg.Failure("second opinions are off: REGIME_OPINIONS_ENABLED is false. Stop the opinions' schedules, or switch them on.")
+            raise dg.Failure(f"{OFF}. Stop the opinions' schedules, or switch them on.")
         window = window_of(context, timeframe, read_now_s())
         inputs = Inputs(stores, market, timeframe, window, wait_for_bars(stores, market, timeframe, window))
         selected = {key.to_user_string() for key in context.selected_asset_keys}
@@ -314,32 +315,17 @@ def build_job(timeframe: Timeframe, description: str) -> UnresolvedAssetJobDefin
 
 def build_schedule(job: UnresolvedAssetJobDefinition, timeframe: Timeframe, description: str) -> dg.ScheduleDefinition:
     """Build the schedule that asks for the slot just closed."""
-    pace = OPINION_PACES[timeframe]
 
-    @dg.schedule(
-        name=f"{pace.job}_schedule",
-        job=job,
-        cron_schedule=pace.cron,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        owners=[QUANT_TEAM],
-        tags={"tier": "3", "timeframe": timeframe.value},
-        description=description,
-    )
-    def every_slot(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if not load_settings().opinions_enabled:
-            return dg.SkipReason("second opinions are off: REGIME_OPINIONS_ENABLED is false")
-        if context.instance.get_runs_count(dg.RunsFilter(job_name=pace.job, statuses=UNDER_WAY, tags={JOB_TAG: pace.job})):
-            return dg.SkipReason(f"the run before it is still under way; the next {pace.job} makes up for this slot")
-        return plan_run(timeframe, context.scheduled_execution_time)
+    def plan(tick: datetime) -> dg.RunRequest | dg.SkipReason:
+        return plan_run(timeframe, tick) if load_settings().opinions_enabled else dg.SkipReason(OFF)
 
-    return every_slot
+    return build_bar_schedule(job, OPINION_PACES[timeframe].cron, timeframe, "3", description, plan)
 
 
 def plan_run(timeframe: Timeframe, tick: datetime) -> dg.RunRequest:
     """Ask for the slot that closed before a tick, once; the partition is the day the slot opened on."""
     pace = OPINION_PACES[timeframe]
-    bar = spell_bar(timeframe.floor(int((tick - pace.delay).timestamp())) - timeframe.seconds)
+    bar = spell_bar(closed_bar_s(timeframe, tick, pace.delay))
     tags = {**LANE, BAR_TAG: bar, JOB_TAG: pace.job, "dagster/max_runtime": str(pace.max_runtime_s)}
     return dg.RunRequest(run_key=f"opinions:{timeframe}:{bar}", partition_key=bar[:10], tags=tags)
 
