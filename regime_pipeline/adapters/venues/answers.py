@@ -12,6 +12,7 @@ import numpy as np
 
 from regime_pipeline.adapters.venues.http import Answer
 from regime_pipeline.errors import SourceError, SourceUnavailableError
+from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
 
 SLOW_DOWN_S: Final = 60.0
@@ -22,6 +23,8 @@ CLOCK_AHEAD_S: Final = float(Timeframe.M1.grace_s)
 """A clock further ahead of a venue's than the grace after a minute's end takes the forming bar for a closed one."""
 LONGEST_HALT_S: Final = 86_400.0
 """A header can silence a venue for a day, not for ever."""
+BarRow = tuple[int, float, float, float, float, float]
+"""Open time in epoch milliseconds, open, high, low, close, quote volume."""
 _FAR_MS: Final = 10**14
 """The year 5138; int64 and dates hold it, which cannot be said of every number in a lying body."""
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -217,6 +220,23 @@ def find_page_fault(ts_ms: Sequence[int], timeframe: Timeframe, start_s: int, en
             row = int(np.argmax(rows))
             return f"had a {timeframe} bar (row {row} of {len(opens)}, {show_ms(ts_ms[row])}) that {fault}"
     return None
+
+
+def build_bars(venue: str, what: str, rows: Sequence[BarRow], timeframe: Timeframe, start_s: int, end_s: int, limit: int) -> RawBars:
+    """Make bars of the rows of a page.
+
+    Raises
+    ------
+    TryAgainError
+        When there is a `find_page_fault`: none of the page is kept then.
+    """
+    fault = find_page_fault([row[0] for row in rows], timeframe, start_s, end_s, limit)
+    if fault is not None:
+        refuse(venue, what, fault)
+    if not rows:
+        return RawBars.empty()
+    ts_ms, *values = zip(*rows, strict=True)
+    return RawBars([ts // 1000 for ts in ts_ms], *values)  # type: ignore[arg-type]  # RawBars makes arrays of its columns
 
 
 def show_ms(stamp_ms: int) -> str:

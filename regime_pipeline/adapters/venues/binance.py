@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from regime_pipeline.adapters.venues.answers import find_page_fault, read_list, read_number, read_stamp_ms, refuse, show_ms
+from regime_pipeline.adapters.venues.answers import BarRow, build_bars, read_list, read_number, read_stamp_ms, refuse, show_ms
 from regime_pipeline.adapters.venues.ccxt_client import CcxtClient
 from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
@@ -74,16 +74,10 @@ def parse_klines(
         columns = [_read_row(row, timeframe) for row in kept]
     except ValueError as error:
         refuse(venue, what, f"had {error}")
-    fault = find_page_fault([column[0] for column in columns], timeframe, start_s, end_s, limit)
-    if fault is not None:
-        refuse(venue, what, fault)
-    if not columns:
-        return RawBars.empty()
-    ts_ms, *values = zip(*columns, strict=True)
-    return RawBars([ts // 1000 for ts in ts_ms], *values)  # type: ignore[arg-type]  # RawBars makes arrays of its columns
+    return build_bars(venue, what, columns, timeframe, start_s, end_s, limit)
 
 
-def _read_row(row: object, timeframe: Timeframe) -> tuple[int, float, float, float, float, float]:
+def _read_row(row: object, timeframe: Timeframe) -> BarRow:
     if not isinstance(row, list) or len(row) < _FIELDS:
         raise ValueError(f"a row that was not {_FIELDS} fields: {str(row)[:80]}")
     ts_ms, end_ms = read_stamp_ms(row[0]), read_stamp_ms(row[_CLOSE_TIME]) + 1

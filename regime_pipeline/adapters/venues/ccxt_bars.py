@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from regime_pipeline.adapters.venues.answers import find_page_fault, read_number, read_stamp_ms, refuse
+from regime_pipeline.adapters.venues.answers import BarRow, build_bars, read_number, read_stamp_ms, refuse
 from regime_pipeline.adapters.venues.ccxt_client import CcxtClient
 from regime_pipeline.errors import SourceError
 from regime_pipeline.market.bars import RawBars
@@ -65,16 +65,10 @@ def parse_ohlcv(venue: str, what: str, rows: Sequence[Any], timeframe: Timeframe
     except ValueError as error:
         refuse(venue, what, f"had {error}")
     columns = [column for column in columns if start_s * 1000 <= column[0] < end_s * 1000]
-    fault = find_page_fault([column[0] for column in columns], timeframe, start_s, end_s, max(len(columns), 1))
-    if fault is not None:
-        refuse(venue, what, fault)
-    if not columns:
-        return RawBars.empty()
-    ts_ms, *values = zip(*columns, strict=True)
-    return RawBars([ts // 1000 for ts in ts_ms], *values)  # type: ignore[arg-type]  # RawBars makes arrays of its columns
+    return build_bars(venue, what, columns, timeframe, start_s, end_s, max(len(columns), 1))
 
 
-def _read_row(row: object) -> tuple[int, float, float, float, float, float]:
+def _read_row(row: object) -> BarRow:
     if not isinstance(row, list) or len(row) < _FIELDS:
         raise ValueError(f"a row that was not {_FIELDS} numbers: {str(row)[:80]}")
     open_, high, low, close, base = (read_number(field) for field in row[1:_FIELDS])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from regime_pipeline.adapters.venues.answers import find_page_fault, read_list, read_number, read_object, read_stamp_ms, refuse, show_ms
+from regime_pipeline.adapters.venues.answers import BarRow, build_bars, read_list, read_number, read_object, read_stamp_ms, refuse, show_ms
 from regime_pipeline.adapters.venues.ccxt_client import CcxtClient
 from regime_pipeline.market.bars import RawBars
 from regime_pipeline.market.timeframe import Timeframe
@@ -67,16 +67,10 @@ def parse_candles(
         refuse(venue, what, f"had {error}")
     except (KeyError, TypeError) as error:
         refuse(venue, what, f"had a row that is no candle ({type(error).__name__} {error})")
-    fault = find_page_fault([column[0] for column in columns], timeframe, start_s, end_s, limit)
-    if fault is not None:
-        refuse(venue, what, fault)
-    if not columns:
-        return RawBars.empty()
-    ts_ms, *values = zip(*columns, strict=True)
-    return RawBars([ts // 1000 for ts in ts_ms], *values)  # type: ignore[arg-type]  # RawBars makes arrays of its columns
+    return build_bars(venue, what, columns, timeframe, start_s, end_s, limit)
 
 
-def _read_candle(row: Mapping[str, Any], symbol: str, timeframe: Timeframe) -> tuple[int, float, float, float, float, float]:
+def _read_candle(row: Mapping[str, Any], symbol: str, timeframe: Timeframe) -> BarRow:
     """Read one candle object, of REST or of the stream: open time in ms, open, high, low, close, quote volume.
 
     Raises

@@ -69,6 +69,19 @@ class OpinionBars:
         bars = raw[kept]
         return cls(timeframe, bars.ts_s, bars.high, bars.low, bars.close, bars.volume, np.zeros(len(bars), dtype=np.bool_))
 
+    def count_slots(self, first_s: int, last_s: int) -> int:
+        """Count the slots of the grid from `first_s` to `last_s`, both included, with a bar or without.
+
+        Raises
+        ------
+        CallerError
+            When the slots are off the grid or `last_s` precedes `first_s`.
+        """
+        bar_s = self.timeframe.seconds
+        if first_s % bar_s or last_s % bar_s or last_s < first_s:
+            raise CallerError(f"slots were {first_s} to {last_s}, must lie on the {self.timeframe} grid and ascend. Floor them first.")
+        return (last_s - first_s) // bar_s + 1
+
     def until(self, end_s: int) -> Self:
         """Keep the bars that closed at or before an instant."""
         n = int(np.searchsorted(self.ts_s, end_s - self.timeframe.seconds, side="right"))

@@ -228,9 +228,7 @@ def closes_by_slot(bars: OpinionBars, first_s: int, last_s: int) -> FloatArray:
         The slots are off the grid or `last_s` precedes `first_s`.
     """
     bar_s = bars.timeframe.seconds
-    if first_s % bar_s or last_s % bar_s or last_s < first_s:
-        raise CallerError(f"slots were {first_s} to {last_s}, must lie on the {bars.timeframe} grid and ascend. Floor them first.")
-    out = np.full((last_s - first_s) // bar_s + 1, np.nan)
+    out = np.full(bars.count_slots(first_s, last_s), np.nan)
     inside = slice(*np.searchsorted(bars.ts_s, [first_s, last_s + bar_s]))
     out[(bars.ts_s[inside] - first_s) // bar_s] = bars.close[inside]
     return out

@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 
-from regime_pipeline.errors import CallerError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.regime.opinions.bars import OpinionBars
 from regime_pipeline.regime.opinions.kernels import FILTER_SLOTS, LOOKBACK_BARS, N_FEATURES, fill_features
@@ -81,14 +80,11 @@ def compute_features(bars: OpinionBars, first_s: int, last_s: int) -> FeatureRow
     CallerError
         When the slots are off the grid or `last_s` precedes `first_s`.
     """
-    bar_s = bars.timeframe.seconds
-    if first_s % bar_s or last_s % bar_s or last_s < first_s:
-        raise CallerError(f"slots were {first_s} to {last_s}, must lie on the {bars.timeframe} grid and ascend. Floor them first.")
-    n = (last_s - first_s) // bar_s + 1
+    n = bars.count_slots(first_s, last_s)
     x = np.empty((n, N_FEATURES))
     status = np.empty(n, dtype=np.int8)
     bar = np.empty(n, dtype=np.int64)
-    fill_features(bars.ts_s, bars.close, bars.volume, bar_s, first_s, x, status, bar)
+    fill_features(bars.ts_s, bars.close, bars.volume, bars.timeframe.seconds, first_s, x, status, bar)
     built = np.zeros(n, dtype=np.bool_)
     built[bar >= 0] = bars.built[bar[bar >= 0]]
     return FeatureRows(bars.timeframe, first_s, x, status, built)

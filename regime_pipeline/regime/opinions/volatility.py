@@ -297,13 +297,10 @@ def measure_volatility(bars: OpinionBars, first_s: int, last_s: int) -> Volatili
     CallerError
         The slots are off the grid or `last_s` precedes `first_s`.
     """
-    bar_s = bars.timeframe.seconds
-    if first_s % bar_s or last_s % bar_s or last_s < first_s:
-        raise CallerError(f"slots were {first_s} to {last_s}, must lie on the {bars.timeframe} grid and ascend. Floor them first.")
-    n = (last_s - first_s) // bar_s + 1
+    n = bars.count_slots(first_s, last_s)
     out = np.empty((n, 4))
     status = np.empty(n, dtype=np.int8)
-    _measure(bars.ts_s, bars.high, bars.low, bars.close, bar_s, first_s, out, status)
+    _measure(bars.ts_s, bars.high, bars.low, bars.close, bars.timeframe.seconds, first_s, out, status)
     return VolatilityMeasures(bars.timeframe, first_s, out[:, 0], out[:, 1], out[:, 2], out[:, 3], status)
 
 
