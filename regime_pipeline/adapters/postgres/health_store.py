@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
 
 from psycopg import sql
@@ -10,6 +9,8 @@ from psycopg.rows import dict_row
 
 from regime_pipeline.adapters.postgres.alert_store import translate_errors
 from regime_pipeline.adapters.postgres.connect import open_connection
+from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
+from regime_pipeline.adapters.postgres.venue_ledger import PostgresVenueLedger
 from regime_pipeline.market.timeframe import REGIME_TIMEFRAMES, Timeframe
 from regime_pipeline.ports import CallBudget, DriverAge, Halt, Heartbeat, OpenGaps, Refusals, SilentFlag
 from regime_pipeline.regime.drivers import DRIVER_NAMES
@@ -70,28 +71,18 @@ class PostgresHealth:
 
     def load_budgets(self, now_s: int) -> Sequence[CallBudget]:
         """Load the calls of the month."""
-        month = datetime.fromtimestamp(now_s, UTC).date().replace(day=1)
-        return [CallBudget(**row) for row in self._ask("select vendor, calls as used from vendor_calls where month = %s", (month,))]
+        with translate_errors():
+            return [CallBudget(vendor, used) for vendor, used in PostgresVenueLedger(self.url).load_calls(now_s).items()]
 
     def load_halts(self, now_s: int) -> Mapping[str, Halt]:
         """Load the venues that are halted at `now_s`."""
-        rows = self._ask(
-            "select venue, reason, extract(epoch from since)::bigint as since_s, extract(epoch from until)::bigint as until_s"
-            " from venue_halts where until is null or until > to_timestamp(%s)",
-            (now_s,),
-        )
-        return {row["venue"]: Halt(row["reason"], row["since_s"], row["until_s"]) for row in rows}
+        with translate_errors():
+            return PostgresVenueLedger(self.url).load_halts(now_s)
 
     def load_heartbeats(self, instance: str) -> Sequence[Heartbeat]:
         """Load the heartbeats of this instance's collector; none when none ever ran."""
-        rows = self._ask(
-            "select venue, extract(epoch from beat_at)::bigint as beat_s, extract(epoch from started_at)::bigint as started_s,"
-            " extract(epoch from connected_at)::bigint as connected_s, extract(epoch from last_message_at)::bigint as last_message_s,"
-            " extract(epoch from last_flush_at)::bigint as last_flush_s, extract(epoch from last_bar_ts)::bigint as last_bar_s,"
-            " connects, bars_written, problem from collector_heartbeats where instance = %s order by venue",
-            (instance,),
-        )
-        return [Heartbeat(**row) for row in rows]
+        with translate_errors(), open_connection(self.url) as conn:
+            return PostgresFeeds(conn).load_heartbeats().get(instance, [])
 
     def find_silent_flags(self, timeframe: Timeframe, n_bars: int) -> Sequence[SilentFlag]:
         """Find flags that the newest `n_bars` bars of a series lack; shorter series are not judged. Slow: not for every minute."""
