@@ -1,7 +1,7 @@
 """Writers that meet on the same rows: no order in which a collector, a run and a backfill take their locks ends one of them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -78,6 +78,50 @@ def test_a_run_that_steps_a_driver_and_one_that_maps_it_do_not_deadlock(database
             delta_a, delta_e = map_states(states.prev_state, states.state, states.flags, states.immature)
             mapper.regime.save_deltas(M1, marked, states, delta_a, delta_e)
         assert stepping.result(timeout=20).written > 0
+
+
+def step_backwards(work: PostgresWork) -> None:
+    work.trend.save_snapshots(M1, [f"regime:{driver}" for driver in reversed(sorted_by_position(work))])
+
+
+def map_backwards(work: PostgresWork) -> None:
+    states = work.regime.load_states(M1, {f"regime:{driver}": T0 for driver in reversed(sorted_by_position(work))})
+    delta_a, delta_e = map_states(states.prev_state, states.state, states.flags, states.immature)
+    work.regime.save_deltas(M1, dict.fromkeys(states.series, T0), states, delta_a, delta_e)
+
+
+def sorted_by_position(work: PostgresWork) -> list[str]:
+    found = work.conn.execute("select token_contract from lowcap_positions where token_chain = 'regime' and state is not null order by id")
+    return [driver for (driver,) in found]
+
+
+@pytest.mark.parametrize("write", [step_backwards, map_backwards])
+def test_position_rows_are_locked_in_one_order_whatever_the_order_they_are_named_in(
+    write: Callable[[PostgresWork], None], database: str, conn: psycopg.Connection
+) -> None:
+    """A writer that waits for the lowest row holds no other: whoever has it may go on to the rest, and nobody waits for ever."""
+    stores = PostgresStores(database)
+    backfill(stores, generated(UNIVERSE), UNIVERSE, T0, T0 + 24_000, [M1])
+
+    def write_all() -> None:
+        with PostgresStores(database).open() as work:
+            write(work)
+
+    with stores.open() as work:
+        work.conn.execute("update lowcap_positions set features = '{}'")
+        drivers = sorted_by_position(work)
+    assert len(drivers) > 2
+    lock = "select from lowcap_positions where token_chain = 'regime' and token_contract = %s and timeframe = '1m' for update nowait"
+    with ThreadPoolExecutor(1) as pool:
+        with stores.open() as first:
+            first.conn.execute(lock, (drivers[0],))
+            writing = pool.submit(write_all)
+            wait_until_blocked(conn)
+            for driver in drivers[1:]:
+                first.conn.execute(lock, (driver,))
+        writing.result(timeout=20)
+    written = conn.execute("select count(*) from lowcap_positions where features <> '{}'").fetchone()
+    assert written == (len(drivers),)
 
 
 class Stream:

@@ -122,10 +122,13 @@ class PostgresRegime:
     def _save_snapshots(self, timeframe: Timeframe, drivers: Sequence[str]) -> None:
         """Project the newest delta of each driver into the `features` of its position row."""
         self._conn.execute(
-            "update lowcap_positions as p set features = p.features || f.features from unnest(%s::text[]) as w (driver)"
+            # locked by number, as the engine's snapshots are
+            "with f as (select p.id, f.features from unnest(%s::text[]) as w (driver)"
             " cross join lateral (select * from delta_features as d where d.driver = w.driver and d.timeframe = %s order"
-            " by d.ts desc limit 1) as f"
-            " where (p.token_contract, p.token_chain, p.timeframe) = (w.driver, 'regime', %s) and not p.features @> f.features",
+            " by d.ts desc limit 1) as f join lowcap_positions as p"
+            " on (p.token_contract, p.token_chain, p.timeframe) = (w.driver, 'regime', %s)"
+            " where not p.features @> f.features order by p.id for no key update of p)"
+            " update lowcap_positions as p set features = p.features || f.features from f where p.id = f.id",
             (list(drivers), timeframe.value, timeframe.value),
         )
 

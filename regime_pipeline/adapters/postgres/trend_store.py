@@ -224,12 +224,14 @@ class PostgresTrend:
             return
         names, contracts, chains = (list(column) for column in zip(*keys, strict=True))
         self._conn.execute(
-            "update lowcap_positions as p set features = p.features || f.features, state = f.state, bars_count = f.bars_seen,"
-            " status = case when p.status = 'dormant' then 'watchlist' else p.status end"
+            # locked by number, whatever the plan of the join: two writers of several rows that lock them in two orders deadlock
+            "with f as (select p.id, f.features, f.state, f.bars_seen"
             " from unnest(%s::text[], %s::text[], %s::text[]) as w (series, contract, chain)"
             " cross join lateral (select * from state_features as s where s.series = w.series and s.timeframe = %s order"
-            " by s.ts desc limit 1) as f"
-            " where (p.token_contract, p.token_chain, p.timeframe) = (w.contract, w.chain, %s)",
+            " by s.ts desc limit 1) as f join lowcap_positions as p"
+            " on (p.token_contract, p.token_chain, p.timeframe) = (w.contract, w.chain, %s) order by p.id for no key update of p)"
+            " update lowcap_positions as p set features = p.features || f.features, state = f.state, bars_count = f.bars_seen,"
+            " status = case when p.status = 'dormant' then 'watchlist' else p.status end from f where p.id = f.id",
             (names, contracts, chains, timeframe.value, timeframe.value),
         )
 
