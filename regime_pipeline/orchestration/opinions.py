@@ -34,7 +34,7 @@ PATIENCE_S: Final = 25
 """A live minute waits so long after its close for the bars, and then does without those that are not there."""
 POLL_S: Final = 0.5
 PLOTTED: Final = 1
-"""An hour draws the first series of each group: a picture is some 40 KB of event log for as long as the asset lives."""
+"""An hour and a refit draw the first series of each group: a picture is some 40 KB of event log for as long as the asset lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +281,12 @@ def build_refit(timeframe: Timeframe) -> dg.AssetsDefinition:
                 for name, fit in fits.items()
             ]
             accepted = sum(fit.accepted for fit in fits.values())
-            counts = {"accepted": accepted, "rejected": len(fits) - accepted}
-            yield dg.MaterializeResult(asset_key=key, metadata={**counts, "fits": dg.MetadataValue.md("\n".join(rows))})
+            lines: Lines = {"accepted": accepted, "rejected": len(fits) - accepted, "fits": dg.MetadataValue.md("\n".join(rows))}
+            for name in (each for each in series[:PLOTTED] if each in fits and fits[each].accepted):
+                from regime_pipeline.orchestration.opinion_plots import plot_fit
+
+                lines[f"plot_{name}"] = dg.MetadataValue.md(plot_fit(stores, market.universe(), name, timeframe, ends_s[-1]))
+            yield dg.MaterializeResult(asset_key=key, metadata=lines)
 
     return refit
 

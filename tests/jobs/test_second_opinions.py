@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
+import numpy as np
 import psycopg
 import pytest
 
@@ -14,11 +16,13 @@ from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.definitions import build_defs
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.orchestration.opinion_checks import CHECK_KEYS
+from regime_pipeline.orchestration.opinion_plots import MAX_BYTES, draw_fit, plot_fit
 from regime_pipeline.orchestration.opinions import BAR_TAG, GROUPS, OPINION_PACES, PREFIX, plan_run
 from regime_pipeline.orchestration.policies import PACES
 from regime_pipeline.regime.opinions import terms
+from regime_pipeline.services import fit_hmm
 from sensors.missing_models import plan_first_models
-from tests.opinion_markets import END_S, fill_market, fit_all
+from tests.opinion_markets import END_S, UNIVERSE, fill_market, fit_all, plain_fit
 
 BAR = "2025-01-01T02:00:00+00:00"
 
@@ -78,6 +82,36 @@ def test_each_timeframe_writes_its_rows_once(market: str, instance: dg.DagsterIn
     verdicts = {(each.check_name, each.passed) for each in (event.dagster_event.asset_check_evaluation_data for event in checks)}
     assert ("posterior_valid", True) in verdicts
     assert ("freshness", False) in verdicts  # the market ended long ago
+
+
+def test_a_refit_draws_what_the_model_says_of_its_training(
+    regime_env: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = PostgresStores(regime_env)
+    fill_market(stores)
+    monkeypatch.setattr(fit_hmm, "fit_models", partial(fit_hmm.fit_models, fit=plain_fit))
+    done = run(instance, "opinions_refit")
+    assert done.success
+    pictures = {
+        (event.dagster_event.step_materialization_data.materialization.asset_key.path[-1], name): value.value
+        for event in instance.all_logs(done.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        for name, value in event.dagster_event.step_materialization_data.materialization.metadata.items()
+        if name.startswith("plot_")
+    }
+    assert set(pictures) == {(f"hmm_models_{each}", f"plot_{name}") for each in ("1m", "15m", "1h") for name in ("BTC", "ETH")}
+    for picture in pictures.values():
+        assert picture.startswith("![")
+        assert 5_000 < len(picture) < 4 / 3 * MAX_BYTES
+    assert plot_fit(stores, UNIVERSE, "BTC", Timeframe.H1, END_S - 86_400).startswith("no model of BTC 1h")
+
+
+def test_a_dense_picture_of_a_fit_fits_the_event_log() -> None:
+    rng, n = np.random.default_rng(1), 12_000
+    p = rng.dirichlet([1, 1, 1], n)
+    labels = np.array(["bearish", "ranging", "bullish", "unknown"])[rng.integers(0, 4, n)]
+    png = draw_fit("BTC 1m", END_S + 60 * np.arange(n), 100 * np.exp(np.cumsum(rng.normal(0, 0.02, n))), labels, p)
+    assert png.startswith(b"\x89PNG")
+    assert 10_000 < len(png) < MAX_BYTES
 
 
 def test_the_minute_ends_with_a_snapshot_of_every_series(market: str, instance: dg.DagsterInstance) -> None:
