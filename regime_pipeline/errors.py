@@ -5,8 +5,18 @@ from typing import ClassVar, Literal
 # What an error of the order path stops until it is dealt with, and when the step that raised it may be tried again.
 Halt = Literal["nothing", "symbol", "entries", "account", "process", "as latched", "per pass"]
 Retry = Literal[
-    "no", "never", "once", "look-up only", "exits after 15 s", "after recovery", "after release", "after arming", "after repair",
-    "by a person", "probe each 30 s", "1, 2, 4, 8 s",
+    "no",
+    "never",
+    "once",
+    "look-up only",
+    "exits after 15 s",
+    "after recovery",
+    "after release",
+    "after arming",
+    "after repair",
+    "by a person",
+    "probe each 30 s",
+    "1, 2, 4, 8 s",
 ]
 
 

@@ -22,6 +22,7 @@ from regime_pipeline.orchestration.preload import give_way
 from regime_pipeline.orchestration.resources import Market, Stores
 from regime_pipeline.orchestration.window import window_of
 from regime_pipeline.ports import BarSource
+from regime_pipeline.services.batches import may_wait
 from regime_pipeline.services.window import Window
 
 Tables = Mapping[str, Mapping[str, Any]]
@@ -39,6 +40,16 @@ class Inputs:
     window: Window
     now_s: int
     dominance_every_s: int
+
+    @property
+    def until_s(self) -> int:
+        """End of the newest bar there may be, epoch seconds."""
+        return self.window.end_s if self.window.live else self.now_s
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether to wait for a series that another run derives now."""
+        return may_wait(self.timeframe, self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +247,7 @@ def _drivers(inputs: Inputs) -> Tables:
         inputs.stores, inputs.source, inputs.universe, inputs.timeframe, inputs.window, inputs.now_s, inputs.dominance_every_s
     )
     built = {
-        timeframe: build_drivers(inputs.stores, inputs.universe, timeframe, inputs.now_s)
+        timeframe: build_drivers(inputs.stores, inputs.universe, timeframe, inputs.until_s, wait=inputs.may_wait)
         for timeframe in driver_timeframes(inputs.timeframe)
     }
     summary = built[inputs.timeframe]
@@ -254,7 +265,7 @@ def _trend(inputs: Inputs) -> Tables:
 
     line: dict[str, Any] = {}
     for timeframe in timeframes_in_use(inputs.universe, inputs.timeframe):
-        summary = advance_trend(inputs.stores, inputs.universe, timeframe, inputs.now_s)
+        summary = advance_trend(inputs.stores, inputs.universe, timeframe, inputs.until_s, wait=inputs.may_wait)
         if timeframe is inputs.timeframe:
             last_s = max((state.last_s for state in summary.series.values() if state.last_s is not None), default=None)
             line = describe_rows(summary.written, summary.unchanged, last_s)
@@ -267,7 +278,7 @@ def _deltas(inputs: Inputs) -> Tables:
     from regime_pipeline.services.read_board import load_board
 
     timeframe, window = inputs.timeframe, inputs.window
-    summary = map_regime(inputs.stores, timeframe, inputs.now_s)
+    summary = map_regime(inputs.stores, timeframe, inputs.until_s, wait=inputs.may_wait)
     last_s = max((ts_s for ts_s, _, _ in summary.last.values()), default=None)
     line = describe_rows(summary.written, summary.unchanged, last_s)
     with inputs.stores.open() as work:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -23,19 +24,30 @@ class Stage(StrEnum):
     DELTA = "delta"
 
 
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What is marked of a series: the oldest bar to derive from (epoch seconds), and how long ago the first of its marks was made."""
+
+    first_s: int
+    age_s: float
+
+
 class MarkStore(Protocol):
     """Work to do, kept with the data it follows from (table derivation_marks)."""
 
     def add(self, stage: Stage, timeframe: Timeframe, first_s: Mapping[str, int]) -> None:
-        """Mark series for derivation from a bar on; an older mark of the same series stays."""
+        """Mark series for derivation from a bar on; waits for nobody, least of all for who derives them now."""
         ...
 
-    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, int]:
-        """Load the marks of a stage without taking or locking them."""
+    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, Marked]:
+        """Load what is marked of a stage, by series, without taking or locking it."""
         ...
 
-    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None) -> dict[str, int]:
-        """Take the marks of a stage: they are locked, and gone when the transaction commits."""
+    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None, *, wait: bool = True) -> dict[str, int]:
+        """Take the marks of a stage: their series are claimed, and they are gone when the transaction commits.
+
+        Without `wait`, series that another transaction derives now are left to a later run, marks and all.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 """Step the trend engine of every series whose bars changed: new bars extend it, corrected ones replay it from a checkpoint."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -61,21 +61,31 @@ class _Task:
 
 
 def advance_trend(
-    stores: Stores, universe: Universe, timeframe: Timeframe, now_s: int, profile: Profile = V5, progress: Progress | None = None
+    stores: Stores,
+    universe: Universe,
+    timeframe: Timeframe,
+    now_s: int,
+    profile: Profile = V5,
+    progress: Progress | None = None,
+    *,
+    wait: bool = True,
 ) -> TrendSummary:
     """Step every marked series of a timeframe up to its newest final bar; the records of a series change in one transaction.
 
     Parameters
     ----------
     now_s : int
-        Epoch seconds; says how much there may be to do, see `plan_batches`.
+        Epoch seconds, end of the newest bar there may be: says how much there may be to do, see `plan_batches`.
     progress : callable, optional
         Called with the series and the bars just stepped.
+    wait : bool
+        Whether to wait for another transaction that derives a series now, or to leave that series to a later run; see `may_wait`.
     """
     summary = TrendSummary()
-    for series in plan_batches(stores, Stage.TREND, timeframe, now_s):
+    for series in plan_batches(stores, Stage.TREND, timeframe, now_s, wait=wait):
         with stores.open() as work:
-            _advance_series(work, universe, timeframe, series, profile, progress, summary)
+            marked = work.marks.take(Stage.TREND, timeframe, series, wait=wait)
+            _advance_series(work, universe, timeframe, marked, profile, progress, summary)
     return summary
 
 
@@ -83,12 +93,11 @@ def _advance_series(
     work: Work,
     universe: Universe,
     timeframe: Timeframe,
-    names: Sequence[str],
+    marked: Mapping[str, int],
     profile: Profile,
     progress: Progress | None,
     summary: TrendSummary,
 ) -> None:
-    marked = work.marks.take(Stage.TREND, timeframe, names)
     tickers = _tickers(universe, timeframe)
     marked = {series: first_s for series, first_s in marked.items() if series in tickers}
     if not marked:

@@ -1,6 +1,6 @@
 """Build the bars of the drivers that are made of others: BTC from its major, ALT and the buckets as composites."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +38,7 @@ class DriverSummary:
     drivers: dict[str, DriverRows] = field(default_factory=dict)
 
 
-def build_drivers(stores: Stores, universe: Universe, timeframe: Timeframe, now_s: int) -> DriverSummary:
+def build_drivers(stores: Stores, universe: Universe, timeframe: Timeframe, now_s: int, *, wait: bool = True) -> DriverSummary:
     """Derive the marked drivers of a timeframe from the bars of their components.
 
     A changed component bar at S re-derives the chain from S on, so that stored composites always equal a rebuild.
@@ -46,18 +46,27 @@ def build_drivers(stores: Stores, universe: Universe, timeframe: Timeframe, now_
     Parameters
     ----------
     now_s : int
-        Epoch seconds; says how much there may be to do, see `plan_batches`.
+        Epoch seconds, end of the newest bar there may be: says how much there may be to do, see `plan_batches`.
+    wait : bool
+        Whether to wait for another transaction that derives a series now, or to leave that series to a later run; see `may_wait`.
     """
     summary = DriverSummary()
-    for series in plan_batches(stores, Stage.DRIVER, timeframe, now_s):
+    derived = {driver_series(driver.name): driver for driver in universe.drivers if driver.kind != "dominance"}
+    for batch in plan_batches(stores, Stage.DRIVER, timeframe, now_s, wait=wait):
         with stores.open() as work:
-            _build_series(work, universe, timeframe, series, summary)
+            marked = work.marks.take(Stage.DRIVER, timeframe, [series for series in batch if series in derived], wait=wait)
+            _build_series(work, universe, timeframe, derived, marked, summary)
     return summary
 
 
-def _build_series(work: Work, universe: Universe, timeframe: Timeframe, names: Sequence[str], summary: DriverSummary) -> None:
-    derived = {driver_series(driver.name): driver for driver in universe.drivers if driver.kind != "dominance"}
-    marked = work.marks.take(Stage.DRIVER, timeframe, [series for series in names if series in derived])
+def _build_series(
+    work: Work,
+    universe: Universe,
+    timeframe: Timeframe,
+    derived: Mapping[str, Driver],
+    marked: Mapping[str, int],
+    summary: DriverSummary,
+) -> None:
     if not marked:
         return
     memberships = load_memberships(work, universe)

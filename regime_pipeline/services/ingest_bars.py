@@ -16,7 +16,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarRows, BarSource, BarTable, Stage, Stores, TimeRange, Work
 from regime_pipeline.services.accept_bars import SETTLED_S, Delivery, IngestSummary, SeriesRows, accept_bars, save_rows
-from regime_pipeline.services.batches import group_by_size, plan_batches
+from regime_pipeline.services.batches import group_by_size, may_wait, plan_batches
 from regime_pipeline.services.derivation import CHILD, bar_timeframes
 from regime_pipeline.services.window import Window
 
@@ -133,9 +133,11 @@ def ingest_bars(stores: Stores, source: BarSource, universe: Universe, timeframe
     """
     summary = IngestSummary()
     if timeframe in CHILD:
-        for series in plan_batches(stores, Stage.ROLLUP, timeframe, now_s, bars_each=timeframe.minutes // CHILD[timeframe].minutes):
+        wait = may_wait(timeframe, window)
+        bars_each = timeframe.minutes // CHILD[timeframe].minutes
+        for series in plan_batches(stores, Stage.ROLLUP, timeframe, now_s, bars_each, wait=wait):
             with stores.open() as work:
-                summary = summary.plus(roll_up_marked(work, universe, timeframe, now_s, series))
+                summary = summary.plus(roll_up_marked(work, universe, timeframe, now_s, series, wait=wait))
     with stores.open() as work:
         questions = plan_questions(work, universe, timeframe, window, now_s)
     for batch in group_by_size(questions, [(end_s - start_s) // timeframe.seconds for start_s, end_s in (each.span for each in questions)]):
@@ -319,21 +321,23 @@ def _promise(answers: Answers, question: Question, known: Sequence[TimeRange], t
         answers.is_exact[question.series] = all(each.is_exact for each in known)
 
 
-def roll_up_marked(work: Work, universe: Universe, timeframe: Timeframe, now_s: int, names: Collection[str]) -> IngestSummary:
+def roll_up_marked(
+    work: Work, universe: Universe, timeframe: Timeframe, now_s: int, names: Collection[str], *, wait: bool
+) -> IngestSummary:
     """Roll up those of some series whose shorter bars changed; intervals still open at `now_s` stay marked."""
     summary = IngestSummary()
     for table in TABLES:
         in_use = bar_timeframes(universe, table)
         series = [name for name in names if timeframe in in_use.get(name, ())]
         if series:
-            _roll_up_table(work, universe, table, timeframe, series, now_s, summary)
+            marked = work.marks.take(Stage.ROLLUP, timeframe, series, wait=wait)
+            _roll_up_table(work, universe, table, timeframe, marked, now_s, summary)
     return summary
 
 
 def _roll_up_table(
-    work: Work, universe: Universe, table: BarTable, timeframe: Timeframe, series: Sequence[str], now_s: int, summary: IngestSummary
+    work: Work, universe: Universe, table: BarTable, timeframe: Timeframe, marked: Mapping[str, int], now_s: int, summary: IngestSummary
 ) -> None:
-    marked = work.marks.take(Stage.ROLLUP, timeframe, series)
     child = CHILD[timeframe]
     last_s = timeframe.last_closed(now_s)
     children = work.bars.load_after(table, child, {name: first_s - 1 for name, first_s in marked.items()})

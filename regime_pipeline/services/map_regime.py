@@ -1,6 +1,6 @@
 """Map the states of the drivers to raw deltas of appetite and exit eagerness."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from regime_pipeline.market.timeframe import Timeframe
@@ -18,23 +18,24 @@ class MapSummary:
     last: dict[str, tuple[int, float, float]] = field(default_factory=dict)
 
 
-def map_regime(stores: Stores, timeframe: Timeframe, now_s: int) -> MapSummary:
+def map_regime(stores: Stores, timeframe: Timeframe, now_s: int, *, wait: bool = True) -> MapSummary:
     """Map every marked driver of a timeframe from the oldest changed state on; each row depends on its own state row alone.
 
     Parameters
     ----------
     now_s : int
-        Epoch seconds; says how much there may be to do, see `plan_batches`.
+        Epoch seconds, end of the newest bar there may be: says how much there may be to do, see `plan_batches`.
+    wait : bool
+        Whether to wait for another transaction that derives a series now, or to leave that series to a later run; see `may_wait`.
     """
     summary = MapSummary()
-    for series in plan_batches(stores, Stage.DELTA, timeframe, now_s):
+    for series in plan_batches(stores, Stage.DELTA, timeframe, now_s, wait=wait):
         with stores.open() as work:
-            _map_series(work, timeframe, series, summary)
+            _map_series(work, timeframe, work.marks.take(Stage.DELTA, timeframe, series, wait=wait), summary)
     return summary
 
 
-def _map_series(work: Work, timeframe: Timeframe, series: Sequence[str], summary: MapSummary) -> None:
-    marked = work.marks.take(Stage.DELTA, timeframe, series)
+def _map_series(work: Work, timeframe: Timeframe, marked: Mapping[str, int], summary: MapSummary) -> None:
     if not marked:
         return
     states = work.regime.load_states(timeframe, marked)

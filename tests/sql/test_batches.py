@@ -3,10 +3,11 @@
 import pytest
 
 from regime_pipeline.adapters.postgres.work import PostgresStores
-from regime_pipeline.errors import DatabaseError
+from regime_pipeline.errors import DatabaseError, RegimeError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
-from regime_pipeline.services.batches import BATCH_BARS, plan_batches
+from regime_pipeline.services.batches import BATCH_BARS, LONG_BARS, LONG_PATIENCE_S, may_wait, plan_batches
+from regime_pipeline.services.window import Window
 
 NOW_S = 1_735_689_600
 
@@ -16,10 +17,16 @@ def _mark(stores: PostgresStores, bars_ago: dict[str, int]) -> None:
         work.marks.add(Stage.TREND, Timeframe.M1, {series: NOW_S - 60 * n for series, n in bars_ago.items()})
 
 
-def _mark_briefly(stores: PostgresStores, series: str) -> None:
-    with stores.open() as live:
-        live.conn.execute("set local lock_timeout = '200ms'")
-        live.marks.add(Stage.TREND, Timeframe.M1, {series: NOW_S})
+def _take_patiently(stores: PostgresStores) -> None:
+    with stores.open() as patient:
+        patient.conn.execute("set local lock_timeout = '200ms'")
+        patient.marks.take(Stage.TREND, Timeframe.M1)
+
+
+def _die_after_taking(stores: PostgresStores) -> None:
+    with stores.open() as replay:
+        assert replay.marks.take(Stage.TREND, Timeframe.M1)
+        raise RegimeError("the run dies")
 
 
 def test_a_live_minute_is_one_transaction_and_a_long_replay_one_of_its_own(database: str) -> None:
@@ -38,14 +45,43 @@ def test_planning_takes_and_locks_nothing(database: str) -> None:
     assert plan_batches(stores, Stage.TREND, Timeframe.M1, NOW_S) == []
 
 
-def test_a_series_under_replay_holds_back_its_own_marks_only(database: str) -> None:
+def test_a_series_under_replay_is_marked_without_waiting_and_left_to_a_later_minute(database: str) -> None:
     stores = PostgresStores(database)
-    _mark(stores, {"regime:BTC": BATCH_BARS, "regime:ALT": 2})
+    _mark(stores, {"regime:BTC": 5, "regime:ALT": 2})
     with stores.open() as replay:
-        replay.marks.take(Stage.TREND, Timeframe.M1, ["regime:BTC"])
+        assert set(replay.marks.take(Stage.TREND, Timeframe.M1, ["regime:BTC"])) == {"regime:BTC"}
         with stores.open() as live:
             live.conn.execute("set local lock_timeout = '200ms'")
-            live.marks.add(Stage.TREND, Timeframe.M1, {"regime:ALT": NOW_S})
-            assert set(live.marks.take(Stage.TREND, Timeframe.M1, ["regime:ALT"])) == {"regime:ALT"}
+            live.marks.add(Stage.TREND, Timeframe.M1, {"regime:BTC": NOW_S, "regime:ALT": NOW_S})
+            assert live.marks.take(Stage.TREND, Timeframe.M1, wait=False) == {"regime:ALT": NOW_S - 120}
         with pytest.raises(DatabaseError, match="lock timeout"):
-            _mark_briefly(stores, "regime:BTC")
+            _take_patiently(stores)
+    with stores.open() as later:
+        assert later.marks.take(Stage.TREND, Timeframe.M1, wait=False) == {"regime:BTC": NOW_S}
+        assert later.marks.load(Stage.TREND, Timeframe.M1) == {}
+
+
+def test_a_replay_that_dies_leaves_its_marks(database: str) -> None:
+    stores = PostgresStores(database)
+    _mark(stores, {"regime:BTC": 5})
+    with pytest.raises(RegimeError, match="dies"):
+        _die_after_taking(stores)
+    with stores.open() as next_one:
+        assert next_one.marks.take(Stage.TREND, Timeframe.M1, wait=False) == {"regime:BTC": NOW_S - 300}
+
+
+def test_a_long_replay_is_left_to_its_backfill_until_nobody_seems_to_be_at_it(database: str) -> None:
+    stores = PostgresStores(database)
+    _mark(stores, {"regime:BTC": LONG_BARS, "regime:ALT": 2})
+    plan = lambda wait: plan_batches(stores, Stage.TREND, Timeframe.M1, NOW_S, wait=wait)  # noqa: E731
+    assert plan(True) == [["regime:ALT", "regime:BTC"]]
+    assert plan(False) == [["regime:ALT"]]
+    with stores.open() as work:
+        work.conn.execute("update derivation_marks set marked_at = marked_at - %s * interval '1 second'", (LONG_PATIENCE_S,))
+    assert plan(False) == [["regime:ALT", "regime:BTC"]]
+
+
+def test_only_a_live_minute_does_not_wait() -> None:
+    live, history = Window(NOW_S, NOW_S, live=True), Window(NOW_S, NOW_S)
+    assert [each for each in Timeframe if not may_wait(each, live)] == [Timeframe.M1, Timeframe.M5, Timeframe.M15]
+    assert all(may_wait(each, history) for each in Timeframe)

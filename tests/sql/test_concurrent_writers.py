@@ -42,10 +42,10 @@ def wait_until_blocked(conn: psycopg.Connection) -> None:
     raise AssertionError("nobody waited for a lock within 3 s")
 
 
-def mark_briefly(stores: PostgresStores) -> None:
+def take_briefly(stores: PostgresStores) -> None:
     with stores.open() as waiter:
         waiter.conn.execute("set local lock_timeout = '50ms'")
-        waiter.marks.add(Stage.TREND, M1, {DRIVER: T0})
+        waiter.marks.take(Stage.TREND, M1)
 
 
 def test_a_transaction_that_waits_too_long_ends_in_an_error_of_ours_and_leaves_a_good_connection(database: str) -> None:
@@ -55,12 +55,12 @@ def test_a_transaction_that_waits_too_long_ends_in_an_error_of_ours_and_leaves_a
     with stores.open() as holder:
         holder.marks.take(Stage.TREND, M1)
         with pytest.raises(DatabaseError, match="lock timeout"):
-            mark_briefly(stores)
+            take_briefly(stores)
     with stores.open() as work:
         work.marks.add(Stage.TREND, M1, {DRIVER: T0})
 
 
-def test_a_run_that_steps_a_driver_and_one_that_maps_it_do_not_deadlock(database: str, conn: psycopg.Connection) -> None:
+def test_a_run_that_steps_a_driver_does_not_wait_for_one_that_maps_it(database: str) -> None:
     """A backfill maps while the minute steps: both end in the driver's mark and in its position row."""
     stores, now_s, last_s = PostgresStores(database), T0 + 86_400, T0 + 86_340 - 60
     backfill(stores, generated(UNIVERSE), UNIVERSE, T0, now_s, [M1])
@@ -69,15 +69,13 @@ def test_a_run_that_steps_a_driver_and_one_that_maps_it_do_not_deadlock(database
         work.marks.add(Stage.DELTA, M1, {DRIVER: last_s})
         work.conn.execute("update uptrend_states set price = 1 where series = %s and timeframe = '1m'", (DRIVER,))
         work.conn.execute("update lowcap_positions set features = '{}'")
-    with ThreadPoolExecutor(1) as pool:
-        with stores.open() as mapper:
-            marked = mapper.marks.take(Stage.DELTA, M1)
-            states = mapper.regime.load_states(M1, marked)
-            stepping = pool.submit(advance_trend, PostgresStores(database), UNIVERSE, M1, now_s)
-            wait_until_blocked(conn)
-            delta_a, delta_e = map_states(states.prev_state, states.state, states.flags, states.immature)
-            mapper.regime.save_deltas(M1, marked, states, delta_a, delta_e)
+    with ThreadPoolExecutor(1) as pool, stores.open() as mapper:
+        marked = mapper.marks.take(Stage.DELTA, M1)
+        states = mapper.regime.load_states(M1, marked)
+        stepping = pool.submit(advance_trend, PostgresStores(database), UNIVERSE, M1, now_s)
         assert stepping.result(timeout=20).written > 0
+        delta_a, delta_e = map_states(states.prev_state, states.state, states.flags, states.immature)
+        mapper.regime.save_deltas(M1, marked, states, delta_a, delta_e)
 
 
 def step_backwards(work: PostgresWork) -> None:

@@ -1,7 +1,7 @@
 """The unit of work on Postgres: one connection, one transaction, and the stores that share it."""
 
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
 from regime_pipeline.adapters.postgres.quality_store import PostgresQuality
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import Stage
+from regime_pipeline.ports import Marked, Stage
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
@@ -23,41 +23,63 @@ if TYPE_CHECKING:
 
 
 class PostgresMarks:
-    """Marks in the table derivation_marks."""
+    """Marks in the table derivation_marks; advisory locks say which series a transaction derives now."""
 
     def __init__(self, conn: psycopg.Connection) -> None:
         self._conn = conn
 
     def add(self, stage: Stage, timeframe: Timeframe, first_s: Mapping[str, int]) -> None:
-        """Mark series for derivation from a bar on; an older mark of the same series stays."""
+        """Mark series for derivation from a bar on; waits for nobody, least of all for who derives them now."""
         if not first_s:
             return
-        rows = sorted(first_s.items())  # in one order, so that two writers cannot deadlock
         self._conn.execute(
-            "insert into derivation_marks as t (stage, series, timeframe, from_ts)"
-            " select %s, series, %s, to_timestamp(from_s) from unnest(%s::text[], %s::float8[]) as new (series, from_s)"
-            " on conflict (stage, timeframe, series) do update set from_ts = least(t.from_ts, excluded.from_ts)",
-            (stage, timeframe, [series for series, _ in rows], [first for _, first in rows]),
+            "insert into derivation_marks (stage, series, timeframe, from_ts)"
+            " select %s, series, %s, to_timestamp(from_s) from unnest(%s::text[], %s::float8[]) as new (series, from_s)",
+            (stage, timeframe, list(first_s), list(first_s.values())),
         )
 
-    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, int]:
-        """Load the marks of a stage without taking or locking them."""
+    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, Marked]:
+        """Load what is marked of a stage, by series, without taking or locking it."""
         rows = self._conn.execute(
-            "select series, extract(epoch from from_ts)::bigint from derivation_marks where stage = %s and timeframe = %s order by series",
+            "select series, extract(epoch from min(from_ts))::bigint, extract(epoch from clock_timestamp() - min(marked_at))::float8"
+            " from derivation_marks where stage = %s and timeframe = %s group by series order by series",
             (stage, timeframe),
         )
-        return dict(rows.fetchall())
+        return {series: Marked(first_s, age_s) for series, first_s, age_s in rows}
 
-    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None) -> dict[str, int]:
-        """Take the marks of a stage: they are locked, and gone when the transaction commits."""
+    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None, *, wait: bool = True) -> dict[str, int]:
+        """Take the marks of a stage: their series are claimed, and they are gone when the transaction commits.
+
+        Without `wait`, series that another transaction derives now are left to a later run, marks and all.
+        """
+        marked = self.load(stage, timeframe)
+        wanted = sorted(marked if series is None else marked.keys() & set(series))
+        claimed = self._claim(stage, timeframe, wanted, wait=wait) if wanted else []
+        # only now, with the claims held, is everything visible that was marked before them
         rows = self._conn.execute(
-            "with mine as (select series from derivation_marks where stage = %s and timeframe = %s"
-            ' and (%s::text[] is null or series = any(%s::text[])) order by series collate "C" for update)'
-            " delete from derivation_marks using mine where stage = %s and timeframe = %s and derivation_marks.series = mine.series"
-            " returning derivation_marks.series, extract(epoch from from_ts)::bigint",
-            (stage, timeframe, *([None if series is None else sorted(series)] * 2), stage, timeframe),
+            "delete from derivation_marks where stage = %s and timeframe = %s and series = any(%s)"
+            " returning series, extract(epoch from from_ts)::bigint",
+            (stage, timeframe, claimed),
         ).fetchall()
-        return dict(sorted(rows))
+        taken: dict[str, int] = {}
+        for name, first_s in sorted(rows):
+            taken.setdefault(name, first_s)  # ascending, so the oldest stays
+        return taken
+
+    def _claim(self, stage: Stage, timeframe: Timeframe, series: Sequence[str], *, wait: bool) -> list[str]:
+        """Hold series of a stage until the transaction ends, in one order, so that two who claim cannot deadlock; returns those held."""
+        if wait:
+            self._conn.execute(
+                "select pg_advisory_xact_lock(hashtextextended(%s || series, 0))"
+                " from (select series from unnest(%s::text[]) with ordinality as given (series, n) order by n) as given",
+                (f"{stage} {timeframe} ", list(series)),
+            )
+            return list(series)
+        held = self._conn.execute(
+            "select series, pg_try_advisory_xact_lock(hashtextextended(%s || series, 0)) from unnest(%s::text[]) as given (series)",
+            (f"{stage} {timeframe} ", list(series)),
+        )
+        return [name for name, is_mine in held if is_mine]
 
 
 @dataclass(frozen=True, slots=True)
