@@ -22,7 +22,7 @@ from regime_pipeline.orchestration.preload import give_way
 from regime_pipeline.orchestration.resources import Market, Stores
 from regime_pipeline.orchestration.window import window_of
 from regime_pipeline.ports import BarSource
-from regime_pipeline.services.batches import may_wait
+from regime_pipeline.services.batches import find_recent
 from regime_pipeline.services.window import Window
 
 Tables = Mapping[str, Mapping[str, Any]]
@@ -47,9 +47,9 @@ class Inputs:
         return self.window.end_s if self.window.live else self.now_s
 
     @property
-    def may_wait(self) -> bool:
-        """Whether to wait for a series that another run derives now."""
-        return may_wait(self.timeframe, self.window)
+    def recent_s(self) -> int | None:
+        """Bar from which on marks are taken without waiting for anybody; None: all."""
+        return find_recent(self.timeframe, self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def _drivers(inputs: Inputs) -> Tables:
         inputs.stores, inputs.source, inputs.universe, inputs.timeframe, inputs.window, inputs.now_s, inputs.dominance_every_s
     )
     built = {
-        timeframe: build_drivers(inputs.stores, inputs.universe, timeframe, inputs.until_s, wait=inputs.may_wait)
+        timeframe: build_drivers(inputs.stores, inputs.universe, timeframe, inputs.until_s, recent_s=inputs.recent_s)
         for timeframe in driver_timeframes(inputs.timeframe)
     }
     summary = built[inputs.timeframe]
@@ -265,7 +265,7 @@ def _trend(inputs: Inputs) -> Tables:
 
     line: dict[str, Any] = {}
     for timeframe in timeframes_in_use(inputs.universe, inputs.timeframe):
-        summary = advance_trend(inputs.stores, inputs.universe, timeframe, inputs.until_s, wait=inputs.may_wait)
+        summary = advance_trend(inputs.stores, inputs.universe, timeframe, inputs.until_s, recent_s=inputs.recent_s)
         if timeframe is inputs.timeframe:
             last_s = max((state.last_s for state in summary.series.values() if state.last_s is not None), default=None)
             line = describe_rows(summary.written, summary.unchanged, last_s)
@@ -278,7 +278,7 @@ def _deltas(inputs: Inputs) -> Tables:
     from regime_pipeline.services.read_board import load_board
 
     timeframe, window = inputs.timeframe, inputs.window
-    summary = map_regime(inputs.stores, timeframe, inputs.until_s, wait=inputs.may_wait)
+    summary = map_regime(inputs.stores, timeframe, inputs.until_s, recent_s=inputs.recent_s)
     last_s = max((ts_s for ts_s, _, _ in summary.last.values()), default=None)
     line = describe_rows(summary.written, summary.unchanged, last_s)
     with inputs.stores.open() as work:

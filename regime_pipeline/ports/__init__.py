@@ -35,7 +35,7 @@ from regime_pipeline.ports.quality import FeedFacts, Gap, QualityStore, Watermar
 from regime_pipeline.ports.regime import BoardRow, DeltaHistory, RegimeStore, StateHistory, StateRows
 from regime_pipeline.ports.sources import BarSource, CandleStream, DominanceSampler, TimeRange
 from regime_pipeline.ports.trend import Checkpoint, TrendStore
-from regime_pipeline.ports.work import Marked, MarkStore, Stage, Stores, Upkeep, Work
+from regime_pipeline.ports.work import MarkStore, Stage, Stores, Upkeep, Work
 
 __all__ = [
     "Alert",
@@ -67,7 +67,6 @@ __all__ = [
     "Heartbeat",
     "JobOutcome",
     "MarkStore",
-    "Marked",
     "Message",
     "Notice",
     "Notifier",

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -24,14 +23,6 @@ class Stage(StrEnum):
     DELTA = "delta"
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
-    """What is marked of a series: the oldest bar to derive from (epoch seconds), and how long ago the first of its marks was made."""
-
-    first_s: int
-    age_s: float
-
-
 class MarkStore(Protocol):
     """Work to do, kept with the data it follows from (table derivation_marks)."""
 
@@ -39,14 +30,20 @@ class MarkStore(Protocol):
         """Mark series for derivation from a bar on; waits for nobody, least of all for who derives them now."""
         ...
 
-    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, Marked]:
-        """Load what is marked of a stage, by series, without taking or locking it."""
+    def load(self, stage: Stage, timeframe: Timeframe, recent_s: int | None = None) -> dict[str, int]:
+        """Load the oldest mark of each series of a stage without taking or locking any; `recent_s` as in `take`."""
         ...
 
-    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None, *, wait: bool = True) -> dict[str, int]:
+    def take(
+        self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None, recent_s: int | None = None
+    ) -> dict[str, int]:
         """Take the marks of a stage: their series are claimed, and they are gone when the transaction commits.
 
-        Without `wait`, series that another transaction derives now are left to a later run, marks and all.
+        Parameters
+        ----------
+        recent_s : int, optional
+            Epoch seconds. With it nobody is waited for: series that another transaction derives now are left alone, and so are marks
+            from bars before it, until they have waited so long for who made them that nobody seems to be at it.
         """
         ...
 

@@ -68,7 +68,7 @@ def advance_trend(
     profile: Profile = V5,
     progress: Progress | None = None,
     *,
-    wait: bool = True,
+    recent_s: int | None = None,
 ) -> TrendSummary:
     """Step every marked series of a timeframe up to its newest final bar; the records of a series change in one transaction.
 
@@ -78,13 +78,13 @@ def advance_trend(
         Epoch seconds, end of the newest bar there may be: says how much there may be to do, see `plan_batches`.
     progress : callable, optional
         Called with the series and the bars just stepped.
-    wait : bool
-        Whether to wait for another transaction that derives a series now, or to leave that series to a later run; see `may_wait`.
+    recent_s : int, optional
+        Open time from which on marks are taken without waiting for anybody, see `find_recent`; None: all, and held series are waited for.
     """
     summary = TrendSummary()
-    for series in plan_batches(stores, Stage.TREND, timeframe, now_s, wait=wait):
+    for series in plan_batches(stores, Stage.TREND, timeframe, now_s, recent_s=recent_s):
         with stores.open() as work:
-            marked = work.marks.take(Stage.TREND, timeframe, series, wait=wait)
+            marked = work.marks.take(Stage.TREND, timeframe, series, recent_s=recent_s)
             _advance_series(work, universe, timeframe, marked, profile, progress, summary)
     return summary
 

@@ -13,22 +13,23 @@ BATCH_BARS: Final = 20_000
 """Series are taken together up to so many bars: all of them in a live minute, one in a backfill of two weeks of minutes."""
 BATCH_SERIES: Final = 2_000
 """And up to so many series: each is a lock of the database, which has some six thousand for all transactions together."""
-LONG_BARS: Final = 10_000
-"""A replay of a week of minutes and more costs a live run seconds for every series."""
-LONG_PATIENCE_S: Final = 300
-"""So long a live run leaves it to whoever changed the past; then nobody seems to be at it, and it does it itself."""
+RECENT_BARS: Final = 10_000
+"""A replay of a week of minutes and more costs a live run seconds for every series: it is for the backfill that asked for it."""
 
 
-def may_wait(timeframe: Timeframe, window: Window) -> bool:
-    """Tell whether a run waits for a series that another one derives now.
+def find_recent(timeframe: Timeframe, window: Window) -> int | None:
+    """Tell from which bar on a run takes marks without waiting for anybody; None: it takes all and waits.
 
-    A live minute does not: a backfill holds a series for seconds, and the next minute makes up for it. Hours and days come too seldom.
+    A live minute goes on from what is stored, even while a backfill rewrites the past of a series, and the next minute makes up for
+    what it finds held. Hours and days come too seldom for that.
     """
-    return not window.live or timeframe.seconds >= Timeframe.H1.seconds
+    if not window.live or timeframe.seconds >= Timeframe.H1.seconds:
+        return None
+    return window.end_s - RECENT_BARS * timeframe.seconds
 
 
 def plan_batches(
-    stores: Stores, stage: Stage, timeframe: Timeframe, now_s: int, bars_each: int = 1, *, wait: bool = True
+    stores: Stores, stage: Stage, timeframe: Timeframe, now_s: int, bars_each: int = 1, *, recent_s: int | None = None
 ) -> list[list[str]]:
     """Group the marked series of a stage, each group for one transaction; a series is never split.
 
@@ -40,15 +41,13 @@ def plan_batches(
         Epoch seconds; a mark is taken to mean every bar from it up to now.
     bars_each : int
         Bars read for one bar of the timeframe.
-    wait : bool
-        Without it (see `may_wait`) a long replay is left, at first, to the backfill that asked for it.
+    recent_s : int, optional
+        See `find_recent`.
     """
     with stores.open() as work:
-        marked = work.marks.load(stage, timeframe)
-    sizes = {series: (max(0, now_s - mark.first_s) // timeframe.seconds + 1) * bars_each for series, mark in sorted(marked.items())}
-    if not wait:
-        sizes = {series: size for series, size in sizes.items() if size <= LONG_BARS or marked[series].age_s > LONG_PATIENCE_S}
-    return group_by_size(list(sizes), list(sizes.values()))
+        marked = work.marks.load(stage, timeframe, recent_s)
+    sizes = [(max(0, now_s - first_s) // timeframe.seconds + 1) * bars_each for first_s in marked.values()]
+    return group_by_size(list(marked), sizes)
 
 
 def group_by_size(things: Sequence[T], sizes: Sequence[int]) -> list[list[T]]:

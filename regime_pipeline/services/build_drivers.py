@@ -38,7 +38,7 @@ class DriverSummary:
     drivers: dict[str, DriverRows] = field(default_factory=dict)
 
 
-def build_drivers(stores: Stores, universe: Universe, timeframe: Timeframe, now_s: int, *, wait: bool = True) -> DriverSummary:
+def build_drivers(stores: Stores, universe: Universe, timeframe: Timeframe, now_s: int, *, recent_s: int | None = None) -> DriverSummary:
     """Derive the marked drivers of a timeframe from the bars of their components.
 
     A changed component bar at S re-derives the chain from S on, so that stored composites always equal a rebuild.
@@ -47,14 +47,14 @@ def build_drivers(stores: Stores, universe: Universe, timeframe: Timeframe, now_
     ----------
     now_s : int
         Epoch seconds, end of the newest bar there may be: says how much there may be to do, see `plan_batches`.
-    wait : bool
-        Whether to wait for another transaction that derives a series now, or to leave that series to a later run; see `may_wait`.
+    recent_s : int, optional
+        Open time from which on marks are taken without waiting for anybody, see `find_recent`; None: all, and held series are waited for.
     """
     summary = DriverSummary()
     derived = {driver_series(driver.name): driver for driver in universe.drivers if driver.kind != "dominance"}
-    for batch in plan_batches(stores, Stage.DRIVER, timeframe, now_s, wait=wait):
+    for batch in plan_batches(stores, Stage.DRIVER, timeframe, now_s, recent_s=recent_s):
         with stores.open() as work:
-            marked = work.marks.take(Stage.DRIVER, timeframe, [series for series in batch if series in derived], wait=wait)
+            marked = work.marks.take(Stage.DRIVER, timeframe, [series for series in batch if series in derived], recent_s=recent_s)
             _build_series(work, universe, timeframe, derived, marked, summary)
     return summary
 

@@ -16,7 +16,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarRows, BarSource, BarTable, Stage, Stores, TimeRange, Work
 from regime_pipeline.services.accept_bars import SETTLED_S, Delivery, IngestSummary, SeriesRows, accept_bars, save_rows
-from regime_pipeline.services.batches import group_by_size, may_wait, plan_batches
+from regime_pipeline.services.batches import find_recent, group_by_size, plan_batches
 from regime_pipeline.services.derivation import CHILD, bar_timeframes
 from regime_pipeline.services.window import Window
 
@@ -133,11 +133,11 @@ def ingest_bars(stores: Stores, source: BarSource, universe: Universe, timeframe
     """
     summary = IngestSummary()
     if timeframe in CHILD:
-        wait = may_wait(timeframe, window)
+        recent_s = find_recent(timeframe, window)
         bars_each = timeframe.minutes // CHILD[timeframe].minutes
-        for series in plan_batches(stores, Stage.ROLLUP, timeframe, now_s, bars_each, wait=wait):
+        for series in plan_batches(stores, Stage.ROLLUP, timeframe, now_s, bars_each, recent_s=recent_s):
             with stores.open() as work:
-                summary = summary.plus(roll_up_marked(work, universe, timeframe, now_s, series, wait=wait))
+                summary = summary.plus(roll_up_marked(work, universe, timeframe, now_s, series, recent_s))
     with stores.open() as work:
         questions = plan_questions(work, universe, timeframe, window, now_s)
     for batch in group_by_size(questions, [(end_s - start_s) // timeframe.seconds for start_s, end_s in (each.span for each in questions)]):
@@ -322,7 +322,7 @@ def _promise(answers: Answers, question: Question, known: Sequence[TimeRange], t
 
 
 def roll_up_marked(
-    work: Work, universe: Universe, timeframe: Timeframe, now_s: int, names: Collection[str], *, wait: bool
+    work: Work, universe: Universe, timeframe: Timeframe, now_s: int, names: Collection[str], recent_s: int | None
 ) -> IngestSummary:
     """Roll up those of some series whose shorter bars changed; intervals still open at `now_s` stay marked."""
     summary = IngestSummary()
@@ -330,7 +330,7 @@ def roll_up_marked(
         in_use = bar_timeframes(universe, table)
         series = [name for name in names if timeframe in in_use.get(name, ())]
         if series:
-            marked = work.marks.take(Stage.ROLLUP, timeframe, series, wait=wait)
+            marked = work.marks.take(Stage.ROLLUP, timeframe, series, recent_s)
             _roll_up_table(work, universe, table, timeframe, marked, now_s, summary)
     return summary
 

@@ -18,20 +18,20 @@ class MapSummary:
     last: dict[str, tuple[int, float, float]] = field(default_factory=dict)
 
 
-def map_regime(stores: Stores, timeframe: Timeframe, now_s: int, *, wait: bool = True) -> MapSummary:
+def map_regime(stores: Stores, timeframe: Timeframe, now_s: int, *, recent_s: int | None = None) -> MapSummary:
     """Map every marked driver of a timeframe from the oldest changed state on; each row depends on its own state row alone.
 
     Parameters
     ----------
     now_s : int
         Epoch seconds, end of the newest bar there may be: says how much there may be to do, see `plan_batches`.
-    wait : bool
-        Whether to wait for another transaction that derives a series now, or to leave that series to a later run; see `may_wait`.
+    recent_s : int, optional
+        Open time from which on marks are taken without waiting for anybody, see `find_recent`; None: all, and held series are waited for.
     """
     summary = MapSummary()
-    for series in plan_batches(stores, Stage.DELTA, timeframe, now_s, wait=wait):
+    for series in plan_batches(stores, Stage.DELTA, timeframe, now_s, recent_s=recent_s):
         with stores.open() as work:
-            _map_series(work, timeframe, work.marks.take(Stage.DELTA, timeframe, series, wait=wait), summary)
+            _map_series(work, timeframe, work.marks.take(Stage.DELTA, timeframe, series, recent_s=recent_s), summary)
     return summary
 
 

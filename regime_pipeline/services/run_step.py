@@ -8,7 +8,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.ports import BarSource, Stores
 from regime_pipeline.services.advance_trend import Progress, TrendSummary, advance_trend
-from regime_pipeline.services.batches import may_wait
+from regime_pipeline.services.batches import find_recent
 from regime_pipeline.services.build_drivers import DriverSummary, build_drivers
 from regime_pipeline.services.derivation import QUARTER, has_driver_bars
 from regime_pipeline.services.ingest_bars import IngestSummary, ingest_bars
@@ -64,7 +64,7 @@ def run_timeframe(
     A run that dies between two of them leaves the marks of what is to do: the next run does it.
     """
     say = on_step or (lambda _: None)
-    wait, until_s = may_wait(timeframe, window), window.end_s if window.live else now_s
+    recent_s, until_s = find_recent(timeframe, window), window.end_s if window.live else now_s
     in_use = timeframes_in_use(universe, timeframe)
     ingest: dict[Timeframe, IngestSummary] = {}
     for each, n_bars in VERIFIED.get(timeframe, ()) if window.live else ():
@@ -82,11 +82,11 @@ def run_timeframe(
     built: dict[Timeframe, DriverSummary] = {}
     for each in driver_timeframes(timeframe):
         say(f"drivers {each}")
-        built[each] = build_drivers(stores, universe, each, until_s, wait=wait)
+        built[each] = build_drivers(stores, universe, each, until_s, recent_s=recent_s)
     trend: dict[Timeframe, TrendSummary] = {}
     for each in in_use:
         say(f"trend {each}")
-        trend[each] = advance_trend(stores, universe, each, until_s, progress=progress, wait=wait)
+        trend[each] = advance_trend(stores, universe, each, until_s, progress=progress, recent_s=recent_s)
     say(f"deltas {timeframe}")
-    deltas = map_regime(stores, timeframe, until_s, wait=wait)
+    deltas = map_regime(stores, timeframe, until_s, recent_s=recent_s)
     return StepSummary(ingest, tags, built[timeframe], trend, deltas)

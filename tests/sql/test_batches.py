@@ -2,14 +2,15 @@
 
 import pytest
 
-from regime_pipeline.adapters.postgres.work import PostgresStores
+from regime_pipeline.adapters.postgres.work import PATIENCE_S, PostgresStores
 from regime_pipeline.errors import DatabaseError, RegimeError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
-from regime_pipeline.services.batches import BATCH_BARS, LONG_BARS, LONG_PATIENCE_S, may_wait, plan_batches
+from regime_pipeline.services.batches import BATCH_BARS, RECENT_BARS, find_recent, plan_batches
 from regime_pipeline.services.window import Window
 
 NOW_S = 1_735_689_600
+RECENT_S = NOW_S - 60 * RECENT_BARS
 
 
 def _mark(stores: PostgresStores, bars_ago: dict[str, int]) -> None:
@@ -53,11 +54,11 @@ def test_a_series_under_replay_is_marked_without_waiting_and_left_to_a_later_min
         with stores.open() as live:
             live.conn.execute("set local lock_timeout = '200ms'")
             live.marks.add(Stage.TREND, Timeframe.M1, {"regime:BTC": NOW_S, "regime:ALT": NOW_S})
-            assert live.marks.take(Stage.TREND, Timeframe.M1, wait=False) == {"regime:ALT": NOW_S - 120}
+            assert live.marks.take(Stage.TREND, Timeframe.M1, recent_s=RECENT_S) == {"regime:ALT": NOW_S - 120}
         with pytest.raises(DatabaseError, match="lock timeout"):
             _take_patiently(stores)
     with stores.open() as later:
-        assert later.marks.take(Stage.TREND, Timeframe.M1, wait=False) == {"regime:BTC": NOW_S}
+        assert later.marks.take(Stage.TREND, Timeframe.M1, recent_s=RECENT_S) == {"regime:BTC": NOW_S}
         assert later.marks.load(Stage.TREND, Timeframe.M1) == {}
 
 
@@ -67,21 +68,25 @@ def test_a_replay_that_dies_leaves_its_marks(database: str) -> None:
     with pytest.raises(RegimeError, match="dies"):
         _die_after_taking(stores)
     with stores.open() as next_one:
-        assert next_one.marks.take(Stage.TREND, Timeframe.M1, wait=False) == {"regime:BTC": NOW_S - 300}
+        assert next_one.marks.take(Stage.TREND, Timeframe.M1, recent_s=RECENT_S) == {"regime:BTC": NOW_S - 300}
 
 
-def test_a_long_replay_is_left_to_its_backfill_until_nobody_seems_to_be_at_it(database: str) -> None:
+def test_a_live_minute_goes_on_while_a_long_replay_is_left_to_its_backfill(database: str) -> None:
     stores = PostgresStores(database)
-    _mark(stores, {"regime:BTC": LONG_BARS, "regime:ALT": 2})
-    plan = lambda wait: plan_batches(stores, Stage.TREND, Timeframe.M1, NOW_S, wait=wait)  # noqa: E731
-    assert plan(True) == [["regime:ALT", "regime:BTC"]]
-    assert plan(False) == [["regime:ALT"]]
+    _mark(stores, {"regime:BTC": RECENT_BARS + 1})
+    assert plan_batches(stores, Stage.TREND, Timeframe.M1, NOW_S, recent_s=RECENT_S) == []
+    _mark(stores, {"regime:BTC": 1, "regime:ALT": 1})
+    assert plan_batches(stores, Stage.TREND, Timeframe.M1, NOW_S, recent_s=RECENT_S) == [["regime:ALT", "regime:BTC"]]
+    with stores.open() as live:
+        assert live.marks.take(Stage.TREND, Timeframe.M1, recent_s=RECENT_S) == {"regime:ALT": NOW_S - 60, "regime:BTC": NOW_S - 60}
     with stores.open() as work:
-        work.conn.execute("update derivation_marks set marked_at = marked_at - %s * interval '1 second'", (LONG_PATIENCE_S,))
-    assert plan(False) == [["regime:ALT", "regime:BTC"]]
+        assert work.marks.load(Stage.TREND, Timeframe.M1) == {"regime:BTC": NOW_S - 60 * (RECENT_BARS + 1)}
+        work.conn.execute("update derivation_marks set marked_at = marked_at - %s * interval '1 second'", (PATIENCE_S,))
+    with stores.open() as live:  # nobody seems to be at it
+        assert set(live.marks.take(Stage.TREND, Timeframe.M1, recent_s=RECENT_S)) == {"regime:BTC"}
 
 
 def test_only_a_live_minute_does_not_wait() -> None:
     live, history = Window(NOW_S, NOW_S, live=True), Window(NOW_S, NOW_S)
-    assert [each for each in Timeframe if not may_wait(each, live)] == [Timeframe.M1, Timeframe.M5, Timeframe.M15]
-    assert all(may_wait(each, history) for each in Timeframe)
+    assert [each for each in Timeframe if find_recent(each, live) is not None] == [Timeframe.M1, Timeframe.M5, Timeframe.M15]
+    assert {find_recent(each, history) for each in Timeframe} == {None}

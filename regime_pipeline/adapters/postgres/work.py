@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -14,12 +14,16 @@ from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
 from regime_pipeline.adapters.postgres.quality_store import PostgresQuality
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import Marked, Stage
+from regime_pipeline.ports import Stage
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
     from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
     from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
+
+
+PATIENCE_S: Final = 300
+"""So long a live minute leaves a long replay to whoever changed the past; then nobody seems to be at it, and it does it itself."""
 
 
 class PostgresMarks:
@@ -38,28 +42,33 @@ class PostgresMarks:
             (stage, timeframe, list(first_s), list(first_s.values())),
         )
 
-    def load(self, stage: Stage, timeframe: Timeframe) -> dict[str, Marked]:
-        """Load what is marked of a stage, by series, without taking or locking it."""
+    def load(self, stage: Stage, timeframe: Timeframe, recent_s: int | None = None) -> dict[str, int]:
+        """Load the oldest mark of each series of a stage without taking or locking any; `recent_s` as in `take`."""
         rows = self._conn.execute(
-            "select series, extract(epoch from min(from_ts))::bigint, extract(epoch from clock_timestamp() - min(marked_at))::float8"
-            " from derivation_marks where stage = %s and timeframe = %s group by series order by series",
-            (stage, timeframe),
+            "select series, extract(epoch from min(from_ts))::bigint from derivation_marks where stage = %s and timeframe = %s"
+            " and (from_ts >= to_timestamp(%s) or marked_at < clock_timestamp() - %s * interval '1 second')"
+            " group by series order by series",
+            (stage, timeframe, *_reach(recent_s)),
         )
-        return {series: Marked(first_s, age_s) for series, first_s, age_s in rows}
+        return dict(rows.fetchall())
 
-    def take(self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None, *, wait: bool = True) -> dict[str, int]:
+    def take(
+        self, stage: Stage, timeframe: Timeframe, series: Collection[str] | None = None, recent_s: int | None = None
+    ) -> dict[str, int]:
         """Take the marks of a stage: their series are claimed, and they are gone when the transaction commits.
 
-        Without `wait`, series that another transaction derives now are left to a later run, marks and all.
+        With `recent_s` nobody is waited for: series that another transaction derives now are left alone, and so are marks from bars
+        before it until they are `PATIENCE_S` old.
         """
-        marked = self.load(stage, timeframe)
+        marked = self.load(stage, timeframe, recent_s)
         wanted = sorted(marked if series is None else marked.keys() & set(series))
-        claimed = self._claim(stage, timeframe, wanted, wait=wait) if wanted else []
+        claimed = self._claim(stage, timeframe, wanted, wait=recent_s is None) if wanted else []
         # only now, with the claims held, is everything visible that was marked before them
         rows = self._conn.execute(
-            "delete from derivation_marks where stage = %s and timeframe = %s and series = any(%s)"
+            "delete from derivation_marks where stage = %s and timeframe = %s"
+            " and (from_ts >= to_timestamp(%s) or marked_at < clock_timestamp() - %s * interval '1 second') and series = any(%s)"
             " returning series, extract(epoch from from_ts)::bigint",
-            (stage, timeframe, claimed),
+            (stage, timeframe, *_reach(recent_s), claimed),
         ).fetchall()
         taken: dict[str, int] = {}
         for name, first_s in sorted(rows):
@@ -80,6 +89,11 @@ class PostgresMarks:
             (f"{stage} {timeframe} ", list(series)),
         )
         return [name for name, is_mine in held if is_mine]
+
+
+def _reach(recent_s: int | None) -> tuple[int, int]:
+    """Oldest bar and age of the marks that count; without `recent_s` all do."""
+    return (-(10**9), PATIENCE_S) if recent_s is None else (recent_s, PATIENCE_S)
 
 
 @dataclass(frozen=True, slots=True)
