@@ -27,6 +27,10 @@ def add_hours(conn: psycopg.Connection, driver: str, hours: list[float], compone
     )
 
 
+def add_mark(conn: psycopg.Connection, stage: str) -> None:
+    conn.execute("insert into derivation_marks (stage, series, timeframe, from_ts) values (%s, 'regime:BTC', '1h', now())", (stage,))
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_migrated_table_is_what_the_migrations_say(conn: psycopg.Connection, table: str) -> None:
     assert len(expected_schema(table)) > 5
@@ -86,6 +90,8 @@ def test_a_state_is_missing_from_the_333rd_bar_on(conn: psycopg.Connection) -> N
     (fault,) = audit.find_missing_states(*SPAN, ["regime:BTC"])
     assert (fault["series"], fault["missing"], fault["first_ts"].timestamp()) == ("regime:BTC", 2, T0 + 332 * HOUR)
     assert audit.find_missing_states(*SPAN, ["regime:ALT"]) == []  # nobody asked for BTC
+    add_mark(conn, "trend")
+    assert audit.find_missing_states(*SPAN, ["regime:BTC"]) == []  # about to be stepped
 
 
 def test_deltas_without_a_state_are_found(conn: psycopg.Connection) -> None:
@@ -97,6 +103,8 @@ def test_deltas_without_a_state_are_found(conn: psycopg.Connection) -> None:
     )
     (fault,) = PostgresAudit(conn).find_missing_deltas(*SPAN)
     assert (fault["series"], fault["state"], fault["delta_a_raw"]) == ("regime:BTC", None, 0.25)
+    add_mark(conn, "delta")
+    assert PostgresAudit(conn).find_missing_deltas(*SPAN) == []  # about to be mapped
 
 
 def test_the_newest_bar_is_told_per_series_that_has_one(conn: psycopg.Connection) -> None:

@@ -114,14 +114,18 @@ class PostgresAudit:
         )
 
     def find_missing_states(self, timeframe: Timeframe, start_s: int, end_s: int, series: Sequence[str]) -> list[Fault]:
-        """Find final bars, the 333rd of their series or later, that have no state; `series` are those the engine steps."""
+        """Find final bars, the 333rd of their series or later, that have no state; `series` are those the engine steps.
+
+        A series that is marked is about to be stepped, and lacks nothing.
+        """
         found: list[Fault] = []
         for table, prefix in (("regime_price_data_ohlc", "regime:"), ("lowcap_price_data_ohlc", "token:")):
             stepped = [name for name in series if name.startswith(prefix)]
             # a set difference, because statistics of a table just filled lead a NOT EXISTS into nested loops (17 s for 10,000 bars);
             # what counts 333 bars runs only for series that lack a state at all: none, once everything is mature
             found += self._ask(
-                "with wanted as (select * from unnest(%(names)s::text[], %(ones)s::text[], %(twos)s::text[]) as wanted (name, one, two)),"
+                "with wanted as (select * from unnest(%(names)s::text[], %(ones)s::text[], %(twos)s::text[]) as wanted (name, one, two)"
+                " where name not in (select series from derivation_marks where stage = 'trend' and timeframe = %(timeframe)s)),"
                 " bare as materialized (select name, {ts} as ts from {table} join wanted on {match} where timeframe = %(timeframe)s"
                 " and is_final and {ts} >= %(start)s and {ts} < %(end)s except select series, ts from uptrend_states"
                 " where timeframe = %(timeframe)s and ts >= %(start)s and ts < %(end)s),"
@@ -136,13 +140,14 @@ class PostgresAudit:
         return found[:LIMIT]
 
     def find_missing_deltas(self, timeframe: Timeframe, start_s: int, end_s: int) -> list[Fault]:
-        """Find states of drivers without a row of deltas, and rows of deltas without a state."""
+        """Find states of drivers without a row of deltas, and rows of deltas without a state; a marked driver is about to be mapped."""
         return self._ask(
             "select coalesce(s.series, 'regime:' || d.driver) as series, coalesce(s.ts, d.ts) as ts, s.state, d.delta_a_raw"
             " from (select * from uptrend_states where series like 'regime:%%' and timeframe = %(timeframe)s"
             " and ts >= %(start)s and ts < %(end)s) as s full join (select * from {table} where timeframe = %(timeframe)s"
             " and ts >= %(start)s and ts < %(end)s) as d on s.series = 'regime:' || d.driver and s.ts = d.ts"
-            " where d.driver is null or s.series is null order by 2 desc, 1",
+            " where (d.driver is null or s.series is null) and coalesce(s.series, 'regime:' || d.driver) not in"
+            " (select series from derivation_marks where stage in ('trend', 'delta') and timeframe = %(timeframe)s) order by 2 desc, 1",
             "regime_deltas",
             _window(timeframe, start_s, end_s),
         )
