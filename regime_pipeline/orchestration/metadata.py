@@ -42,7 +42,8 @@ def tabulate_states(cells: Sequence[BoardCell], timeframe: Timeframe) -> dg.Mark
             lines.append(f"| {cell.driver} | none yet | | | | |")
             continue
         state = f"{row.state} (immature)" if row.immature else row.state
-        deltas = f"{row.delta_a_raw:+.2f} | {row.delta_e_raw:+.2f}"
+        # a state whose driver a backfill maps just now has its deltas a minute later
+        deltas = " | ".join("" if delta is None else f"{delta:+.2f}" for delta in (row.delta_a_raw, row.delta_e_raw))
         lines.append(f"| {cell.driver} | {state} | {spell_bar(row.ts_s)} | {', '.join(row.flags)} | {deltas} |")
     return dg.MetadataValue.md("\n".join(lines))
 
