@@ -51,6 +51,7 @@ from regime_pipeline.ports.health import (
 )
 from regime_pipeline.ports.opinions import Attempt, AttemptRow, OpinionStore, OpinionTable, SnapshotRow, SnapshotStore
 from regime_pipeline.ports.quality import FeedFacts, Gap, QualityStore, Watermark
+from regime_pipeline.ports.recon import Incident, PassKind, PassStatus, ReconFinding, ReconRun, ReconStore, TradingBeat
 from regime_pipeline.ports.regime import BoardRow, DeltaHistory, RegimeStore, StateHistory, StateRows
 from regime_pipeline.ports.sources import BarSource, CandleStream, DominanceSampler, TimeRange
 from regime_pipeline.ports.trend import Checkpoint, TrendStore
@@ -92,6 +93,7 @@ __all__ = [
     "Halt",
     "HealthStore",
     "Heartbeat",
+    "Incident",
     "JobOutcome",
     "Listing",
     "MarkStore",
@@ -106,10 +108,15 @@ __all__ = [
     "OrderSpec",
     "OrderType",
     "Outbox",
+    "PassKind",
+    "PassStatus",
     "QualityStore",
     "Question",
     "Quote",
     "Read",
+    "ReconFinding",
+    "ReconRun",
+    "ReconStore",
     "Refusals",
     "RegimeStore",
     "Saved",
@@ -124,6 +131,7 @@ __all__ = [
     "Stores",
     "TimeInForce",
     "TimeRange",
+    "TradingBeat",
     "TrendStore",
     "Upkeep",
     "VenueLedger",

@@ -10,6 +10,7 @@ from regime_pipeline.ports.bars import BarStore
 from regime_pipeline.ports.feeds import FeedStore
 from regime_pipeline.ports.opinions import OpinionStore, SnapshotStore
 from regime_pipeline.ports.quality import QualityStore
+from regime_pipeline.ports.recon import ReconStore
 from regime_pipeline.ports.regime import RegimeStore
 from regime_pipeline.ports.trend import TrendStore
 
@@ -101,6 +102,11 @@ class Work(Protocol):
     @property
     def snapshots(self) -> SnapshotStore:
         """Second opinions as consumers read them."""
+        ...
+
+    @property
+    def recon(self) -> ReconStore:
+        """Passes of reconciliation, incidents and heartbeats of the order path."""
         ...
 
 

@@ -18,6 +18,7 @@ from regime_pipeline.ports import Stage
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
+    from regime_pipeline.adapters.postgres.recon_store import PostgresRecon
     from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
     from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
 
@@ -144,6 +145,13 @@ class PostgresWork:
         from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
 
         return PostgresSnapshots(self.conn)
+
+    @property
+    def recon(self) -> "PostgresRecon":
+        """Passes of reconciliation, incidents and heartbeats of the order path."""
+        from regime_pipeline.adapters.postgres.recon_store import PostgresRecon
+
+        return PostgresRecon(self.conn)
 
     @property
     def feeds(self) -> PostgresFeeds:

@@ -1,0 +1,137 @@
+"""What reconciliation keeps: its passes and findings, incidents, and who of the order path is alive."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Protocol
+
+from regime_pipeline.ports.alerts import Severity
+
+
+class PassKind(StrEnum):
+    """What a pass compares."""
+
+    ORDERS = "orders"  # orders and fills, each minute
+    FULL = "full"  # positions, balances, cash and funding too, each five minutes
+    STARTUP = "startup"
+
+
+class PassStatus(StrEnum):
+    """What a pass came to; unknown is never a match."""
+
+    OK = "ok"
+    FINDINGS = "findings"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ReconFinding:
+    """A difference between our book and the venue.
+
+    Parameters
+    ----------
+    check, scope : str
+        What was compared (order, fill, position, cash, funding), and of what: an order, a symbol or an asset.
+    tier : str
+        dust, small, medium, large, or warning where no quantity is compared.
+    expected, actual, diff, drift_frac : Decimal or None
+        By our ledger, by the venue, their difference without sign, and that over the larger side.
+    action : str
+        What it stopped; empty when it is only recorded.
+    repeats : int
+        Passes in a row that found the same.
+    """
+
+    check: str
+    scope: str
+    tier: str
+    expected: Decimal | None = None
+    actual: Decimal | None = None
+    diff: Decimal | None = None
+    drift_frac: Decimal | None = None
+    action: str = ""
+    repeats: int = 1
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconRun:
+    """A pass; instants on the venue-corrected clock, `run_id` 0 before it is stored."""
+
+    account: str
+    kind: PassKind
+    status: PassStatus
+    began_ms: int
+    ended_ms: int
+    findings: tuple[ReconFinding, ...] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    run_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that went wrong on the order path; one row per kind and scope is open at a time, `repeats` counts the rest."""
+
+    incident_id: int
+    kind: str
+    severity: Severity
+    scope: str
+    evidence: Mapping[str, Any]
+    runbook: str
+    opened_ms: int
+    repeats: int = 0
+    acked_by: str | None = None
+    closed_by: str | None = None
+    closed_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TradingBeat:
+    """A sign of life of a process of the order path, on the wall clock."""
+
+    process: str
+    account: str
+    at_ms: int
+    pid: int
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ReconStore(Protocol):
+    """Tables reconciliation_runs, reconciliation_findings, incidents and trading_heartbeats."""
+
+    def add_run(self, run: ReconRun) -> int:
+        """Write a pass with its findings; returns its number."""
+        ...
+
+    def load_runs(self, account: str, kind: PassKind | None = None, limit: int = 2) -> list[ReconRun]:
+        """Load the newest passes with their findings, newest first."""
+        ...
+
+    def load_last_ok_ms(self, account: str, kind: PassKind) -> int | None:
+        """End of the newest pass of a kind that was clean; None before the first."""
+        ...
+
+    def open_incident(self, kind: str, severity: Severity, scope: str, evidence: Mapping[str, Any], runbook: str) -> Incident:
+        """Open an incident, or count a repetition of the open one: the first evidence stays, the severity may rise."""
+        ...
+
+    def close_incidents(self, kind: str, scope: str, closed_by: str) -> int:
+        """Close the open incident of a kind and scope; returns how many that were, 0 or 1."""
+        ...
+
+    def ack_incident(self, incident_id: int, by: str) -> bool:
+        """Record who knows of it, once; False when there is no such incident."""
+        ...
+
+    def load_incidents(self, *, with_closed: bool = False, limit: int = 100) -> list[Incident]:
+        """Load incidents, newest first."""
+        ...
+
+    def beat(self, beat: TradingBeat) -> None:
+        """Record a sign of life; one that is older than what is recorded changes nothing."""
+        ...
+
+    def load_beats(self) -> Sequence[TradingBeat]:
+        """Load the last sign of life of every process."""
+        ...
