@@ -6,6 +6,7 @@ Every field can be set by `REGIME_<FIELD NAME IN CAPITALS>`; the generated table
 import os
 from collections.abc import Mapping
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -64,6 +65,31 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     throttle_evaluation: str | None = Field(None, description="Id of the stored evaluation that the throttle is switched on for.")
     throttle_approver: str | None = Field(None, description="Who approved switching the throttle on.")
     throttle_approved_on: date | None = Field(None, description="Day of that approval, as 2026-01-31.")
+    trading_enabled: bool = Field(False, description="Whether planned orders may be sent; off, every plan is made, journaled and withheld.")
+    trading_mode: Literal["paper", "sandbox", "live"] = Field(
+        "paper",
+        description="What orders are worth: paper fills them here, sandbox at a venue's test system, live costs real money.",
+    )
+    trading_account: str = Field(
+        "paper-main",
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        description="Venue account in one mode; starts with `paper-` in paper mode and with nothing like it elsewhere.",
+    )
+    trading_book: str = Field(
+        "onchain_crypto", pattern=r"^[A-Za-z0-9_]{1,48}$", description="Book whose positions are traded; strategies are named after it."
+    )
+    trading_exchange: str | None = Field(None, description="ccxt id of the exchange that sandbox and live orders go to: binance, bybit.")
+    trading_market: Literal["spot", "linear"] = Field("spot", description="Kind of instrument traded: spot coins or linear perpetuals.")
+    trading_quote: str = Field("USDT", pattern=r"^[A-Z0-9]{2,12}$", description="Asset that orders are paid in.")
+    paper_cash_usd: Decimal = Field(Decimal(100_000), gt=0, description="What a paper account begins with, in the quote asset.")
+    risk_file: Path = Field(Path("config/risk.toml"), description="Limits of the gate, protections and allocation; see docs/risk.md.")
+    state_dir: Path | None = Field(
+        None, description="Folder of the kill latch `kill.latch`, which works without any database; unset: `state` in the home."
+    )
+    executor_enabled: bool | None = Field(
+        None, description="Whether `regime up` keeps an executor running; unset: in paper mode with trading enabled only."
+    )
+    digest_hour: int = Field(7, ge=0, le=23, description="Hour of the day, UTC, from which the daily digest of the book is sent.")
     shared: Path = Field(Path("../shared"), description="Reference data for tests and benchmarks; never needed by the product.")
 
     @model_validator(mode="after")
@@ -76,6 +102,29 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             )
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _orders_have_one_home(self) -> "Settings":
+        if (self.trading_mode == "paper") != self.trading_account.startswith("paper-"):
+            msg = (
+                f"trading_account was {self.trading_account!r} with trading_mode {self.trading_mode}: an account belongs to one mode;"
+                " paper accounts start with paper-, all others do not. Correct one of the two"
+            )
+            raise ValueError(msg)
+        if self.trading_mode != "paper" and self.trading_exchange is None:
+            msg = f"trading_mode was {self.trading_mode} without trading_exchange; name the exchange, as binance, or trade on paper"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def kill_dir(self) -> Path:
+        """Folder of the kill latch."""
+        return self.state_dir if self.state_dir is not None else self.home / "state"
+
+    @property
+    def with_executor(self) -> bool:
+        """Whether `regime up` keeps an executor: unless told otherwise on paper only, since live keys belong to another user."""
+        return self.trading_enabled and self.trading_mode == "paper" if self.executor_enabled is None else self.executor_enabled
 
 
 def load_settings(env: Mapping[str, str] | None = None) -> Settings:

@@ -80,3 +80,26 @@ def test_the_throttle_is_off_and_goes_on_only_with_an_evaluation_a_person_and_a_
             load_settings({key: value for key, value in given.items() if key != name})
     with pytest.raises(ConfigError, match="opinions_enabled"):
         load_settings({**given, "REGIME_OPINIONS_ENABLED": "false"})
+
+
+def test_an_account_belongs_to_one_mode() -> None:
+    with pytest.raises(ConfigError, match=r"trading_account was 'binance-main' with trading_mode paper: an account belongs to one mode"):
+        load_settings({"REGIME_TRADING_ACCOUNT": "binance-main"})
+    with pytest.raises(ConfigError, match="trading_account was 'paper-main' with trading_mode live"):
+        load_settings({"REGIME_TRADING_MODE": "live", "REGIME_TRADING_EXCHANGE": "binance"})
+    with pytest.raises(ConfigError, match="trading_mode was live without trading_exchange"):
+        load_settings({"REGIME_TRADING_MODE": "live", "REGIME_TRADING_ACCOUNT": "binance-main"})
+
+
+def test_an_executor_is_kept_on_paper_unless_asked_for_otherwise() -> None:
+    real = {"REGIME_TRADING_MODE": "live", "REGIME_TRADING_ACCOUNT": "binance-main", "REGIME_TRADING_EXCHANGE": "binance"}
+    enabled = {"REGIME_TRADING_ENABLED": "1"}
+    assert not load_settings({}).with_executor
+    assert load_settings(enabled).with_executor
+    assert not load_settings({**enabled, **real}).with_executor
+    assert load_settings({**enabled, **real, "REGIME_EXECUTOR_ENABLED": "yes"}).with_executor
+
+
+def test_the_latch_lies_in_the_home_unless_told_otherwise() -> None:
+    assert load_settings({"REGIME_HOME": "/srv/regime"}).kill_dir == Path("/srv/regime/state")
+    assert load_settings({"REGIME_STATE_DIR": "/var/kill"}).kill_dir == Path("/var/kill")

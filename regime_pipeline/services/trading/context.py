@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from regime_pipeline.clock import Clock, monotonic_s
 from regime_pipeline.clock import utc_now as read_utc_now
+from regime_pipeline.portfolio.capital import Allocation
 from regime_pipeline.ports import Broker, Stores
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.kill_switch import Switch
@@ -76,7 +77,7 @@ class TradingTerms:
 
 @dataclass(frozen=True, slots=True)
 class Trading:
-    """The order path of one account in one process."""
+    """The order path of one account in one process; `allocation` is what a token of the book may use."""
 
     stores: Stores
     broker: Broker
@@ -84,6 +85,7 @@ class Trading:
     limits: RiskSettings
     protections: ProtectionSettings
     latch: Latch
+    allocation: Allocation = field(default_factory=Allocation)
     clock: VenueClock = field(default_factory=VenueClock)
     monotonic: Callable[[], float] = monotonic_s
     at: Checkpoint = pass_by
