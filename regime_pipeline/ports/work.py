@@ -8,7 +8,10 @@ from typing import Protocol
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports.bars import BarStore
 from regime_pipeline.ports.feeds import FeedStore
+from regime_pipeline.ports.journal import JournalStore
 from regime_pipeline.ports.opinions import OpinionStore, SnapshotStore
+from regime_pipeline.ports.orders import OrderStore
+from regime_pipeline.ports.portfolio import PortfolioStore
 from regime_pipeline.ports.quality import QualityStore
 from regime_pipeline.ports.recon import ReconStore
 from regime_pipeline.ports.regime import RegimeStore
@@ -100,8 +103,23 @@ class Work(Protocol):
         ...
 
     @property
+    def orders(self) -> OrderStore:
+        """Intents, orders, leases and outbox."""
+        ...
+
+    @property
     def snapshots(self) -> SnapshotStore:
         """Second opinions as consumers read them."""
+        ...
+
+    @property
+    def portfolio(self) -> PortfolioStore:
+        """Positions as the tick plans them."""
+        ...
+
+    @property
+    def journal(self) -> JournalStore:
+        """Decisions and runs of the tick."""
         ...
 
     @property

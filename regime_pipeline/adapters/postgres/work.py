@@ -17,7 +17,10 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
 
 if TYPE_CHECKING:
+    from regime_pipeline.adapters.postgres.journal_store import PostgresJournal
     from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
+    from regime_pipeline.adapters.postgres.order_store import PostgresOrders
+    from regime_pipeline.adapters.postgres.portfolio_store import PostgresPortfolio
     from regime_pipeline.adapters.postgres.recon_store import PostgresRecon
     from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
     from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
@@ -140,11 +143,32 @@ class PostgresWork:
         return PostgresOpinions(self.conn)
 
     @property
+    def orders(self) -> "PostgresOrders":
+        """Intents, orders, leases and outbox."""
+        from regime_pipeline.adapters.postgres.order_store import PostgresOrders
+
+        return PostgresOrders(self.conn)
+
+    @property
     def snapshots(self) -> "PostgresSnapshots":
         """Second opinions as consumers read them."""
         from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
 
         return PostgresSnapshots(self.conn)
+
+    @property
+    def portfolio(self) -> "PostgresPortfolio":
+        """Positions as the tick plans them."""
+        from regime_pipeline.adapters.postgres.portfolio_store import PostgresPortfolio
+
+        return PostgresPortfolio(self.conn)
+
+    @property
+    def journal(self) -> "PostgresJournal":
+        """Decisions and runs of the tick."""
+        from regime_pipeline.adapters.postgres.journal_store import PostgresJournal
+
+        return PostgresJournal(self.conn)
 
     @property
     def recon(self) -> "PostgresRecon":
