@@ -71,12 +71,24 @@ from regime_pipeline.ports.portfolio import EngineRecord, LedgerRow, LiveSide, N
 from regime_pipeline.ports.quality import FeedFacts, Gap, QualityStore, Watermark
 from regime_pipeline.ports.recon import Incident, PassKind, PassStatus, ReconFinding, ReconRun, ReconStore, TradingBeat
 from regime_pipeline.ports.regime import BoardRow, DeltaHistory, RegimeStore, StateHistory, StateRows
+from regime_pipeline.ports.safety import (
+    AcceptedEntry,
+    ChainFault,
+    ClosedTrade,
+    EquityMark,
+    HoldingRow,
+    LiveRow,
+    ReconFact,
+    SafetyStore,
+    SeriesFacts,
+)
 from regime_pipeline.ports.sources import BarSource, CandleStream, DominanceSampler, TimeRange
 from regime_pipeline.ports.trend import Checkpoint, TrendStore
 from regime_pipeline.ports.work import MarkStore, Stage, Stores, Upkeep, Work
 
 __all__ = [
     "Absent",
+    "AcceptedEntry",
     "Alert",
     "AlertBook",
     "AlertKind",
@@ -94,7 +106,9 @@ __all__ = [
     "BrokerTraits",
     "CallBudget",
     "CandleStream",
+    "ChainFault",
     "Checkpoint",
+    "ClosedTrade",
     "Coverage",
     "CreateReply",
     "DeadMan",
@@ -104,6 +118,7 @@ __all__ = [
     "DominanceSampler",
     "DriverAge",
     "EngineRecord",
+    "EquityMark",
     "Failed",
     "FailedCheck",
     "FeedFacts",
@@ -114,6 +129,7 @@ __all__ = [
     "Halt",
     "HealthStore",
     "Heartbeat",
+    "HoldingRow",
     "Incident",
     "IntentOutcome",
     "JobOutcome",
@@ -122,6 +138,7 @@ __all__ = [
     "LedgerRow",
     "LineRow",
     "Listing",
+    "LiveRow",
     "LiveSide",
     "MarkStore",
     "Message",
@@ -153,14 +170,17 @@ __all__ = [
     "Question",
     "Quote",
     "Read",
+    "ReconFact",
     "ReconFinding",
     "ReconRun",
     "ReconStore",
     "Refusals",
     "RegimeStore",
+    "SafetyStore",
     "Saved",
     "Scheduler",
     "Seeing",
+    "SeriesFacts",
     "Severity",
     "SilentFlag",
     "SnapshotRow",

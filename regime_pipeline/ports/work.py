@@ -15,6 +15,7 @@ from regime_pipeline.ports.portfolio import PortfolioStore
 from regime_pipeline.ports.quality import QualityStore
 from regime_pipeline.ports.recon import ReconStore
 from regime_pipeline.ports.regime import RegimeStore
+from regime_pipeline.ports.safety import SafetyStore
 from regime_pipeline.ports.trend import TrendStore
 
 
@@ -125,6 +126,11 @@ class Work(Protocol):
     @property
     def recon(self) -> ReconStore:
         """Passes of reconciliation, incidents and heartbeats of the order path."""
+        ...
+
+    @property
+    def safety(self) -> SafetyStore:
+        """Kill levels, arm and protections, and what they and the gate are judged on."""
         ...
 
 

@@ -171,6 +171,7 @@ create table order_intents (
     check (type <> 'limit' or limit_price is not null),
     check (type <> 'stop' or stop_price is not null)
 );
+create index order_intents_entries on order_intents (account, bar_close) where purpose = 'entry';
 comment on table order_intents is 'What was to be ordered: one row per logical key, never changed. Append-only.';
 comment on column order_intents.client_order_id is 'First half of the SHA-256 of the logical key, 32 hex digits.';
 comment on column order_intents.account is 'Venue account in one mode.';
@@ -231,6 +232,7 @@ where purpose <> 'entry' and state in ('INTENT', 'SUBMITTING', 'UNKNOWN', 'OPEN'
 create index orders_live on orders (account, symbol)
 where state in ('INTENT', 'SUBMITTING', 'UNKNOWN', 'OPEN', 'PARTIAL', 'CANCEL_REQUESTED');
 create index orders_newest on orders (account, created_at desc);
+create index orders_sent on orders (account, sent_at);
 comment on table orders is 'Where each order is now. Inserted as INTENT only; the state moves by one function, with its transition.';
 comment on column orders.client_order_id is 'Intent it carries out.';
 comment on column orders.venue is 'Venue it goes to; paper for the paper broker.';
@@ -364,6 +366,7 @@ create table fills (
 create index fills_of_order on fills (client_order_id);
 create index fills_of_venue_order on fills (venue, account, venue_order_id);
 create index fills_newest on fills (account, symbol, venue_ts desc);
+create index fills_of_day on fills (account, venue_ts);
 comment on table fills is 'Every execution, once, by the identity its venue gives it. Only an unknown fee and an unknown order may be filled in later.';
 comment on column fills.venue is 'Venue of the execution.';
 comment on column fills.account is 'Account of the execution.';

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.order_store import PostgresOrders
     from regime_pipeline.adapters.postgres.portfolio_store import PostgresPortfolio
     from regime_pipeline.adapters.postgres.recon_store import PostgresRecon
+    from regime_pipeline.adapters.postgres.safety_store import PostgresSafety
     from regime_pipeline.adapters.postgres.snapshot_store import PostgresSnapshots
     from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
 
@@ -176,6 +177,13 @@ class PostgresWork:
         from regime_pipeline.adapters.postgres.recon_store import PostgresRecon
 
         return PostgresRecon(self.conn)
+
+    @property
+    def safety(self) -> "PostgresSafety":
+        """Kill levels, arm and protections, and what they and the gate are judged on."""
+        from regime_pipeline.adapters.postgres.safety_store import PostgresSafety
+
+        return PostgresSafety(self.conn)
 
     @property
     def feeds(self) -> PostgresFeeds:
