@@ -83,6 +83,11 @@ def _exchange_info(truth: Truth, api: Api, now_s: float) -> dict[str, Any]:
     }
 
 
+def list_symbols(truth: Truth) -> list[dict[str, Any]]:
+    """Describe every spot symbol that has bars."""
+    return [_spot_symbol(symbol) for symbol in truth.listings(Api.SPOT)]
+
+
 def _assets(symbol: str) -> tuple[str, str]:
     quote = next((each for each in _QUOTES if symbol.endswith(each) and symbol != each), "USDT")
     return symbol.removesuffix(quote), quote

@@ -29,6 +29,9 @@ from regime_pipeline.simulation.bodies import Bodies
 from regime_pipeline.simulation.clock import VirtualClock
 from regime_pipeline.simulation.faults import FaultKind, FaultScript
 from regime_pipeline.simulation.streams import BinanceStream, HyperliquidStream, Stream
+from regime_pipeline.simulation.trading.floor import TradingFloor
+from regime_pipeline.simulation.trading.routes import TradingRoutes
+from regime_pipeline.simulation.trading.tls import build_context
 from regime_pipeline.simulation.truth import Truth
 from regime_pipeline.simulation.wire import Api, Damage
 
@@ -48,6 +51,7 @@ class SimulatedVenue:
         faults: FaultScript | None = None,
         seed: int = 0,
         bodies: Path | None = None,
+        trading: TradingFloor | None = None,
     ) -> None:
         """List what there is; nothing listens yet (see `serve`).
 
@@ -65,8 +69,10 @@ class SimulatedVenue:
             Seed of the script's draws.
         bodies : Path, optional
             Folder of recorded error bodies to answer with; by default they are worded here.
+        trading : TradingFloor, optional
+            Books to trade on, each behind its venue's API; by default there is market data only.
         """
-        self.universe, self.clock = universe, clock
+        self.universe, self.clock, self.trading = universe, clock, trading
         self.board = FaultBoard(faults or FaultScript(), seed, clock.start_s)
         self.truth = Truth(source, universe, self.board)
         self.board.list_bars_of(self.truth.all_listings())
@@ -77,6 +83,8 @@ class SimulatedVenue:
     def build_app(self) -> web.Application:
         """Build the routes: one prefix per API, so that another API, or trading, is another handler."""
         app = web.Application()
+        if self.trading is not None:
+            TradingRoutes(self.trading, self.clock, partial(binance.list_symbols, self.truth)).add_to(app)
         for api in (Api.SPOT, Api.USDM):
             app.router.add_get(f"/{api}/{{path:.*}}", partial(self._binance, api))
         app.router.add_post("/hyperliquid/info", self._hyperliquid)
@@ -243,7 +251,7 @@ class Served:
 
 
 @contextmanager
-def serve(venue: SimulatedVenue, port: int = 0) -> Iterator[Served]:
+def serve(venue: SimulatedVenue, port: int = 0, tls: Path | None = None) -> Iterator[Served]:
     """Serve on 127.0.0.1 from a thread of its own until the block is left.
 
     Parameters
@@ -252,6 +260,8 @@ def serve(venue: SimulatedVenue, port: int = 0) -> Iterator[Served]:
         What to serve.
     port : int
         Port; 0 takes any free one.
+    tls : Path, optional
+        PEM file with certificate and key (see `make_certificate`): https only; by default http.
 
     Raises
     ------
@@ -266,7 +276,7 @@ def serve(venue: SimulatedVenue, port: int = 0) -> Iterator[Served]:
         runner = web.AppRunner(venue.build_app(), access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, HOST, port)
+            site = web.TCPSite(runner, HOST, port, ssl_context=build_context(tls) if tls else None)
             await site.start()
             ports.append(runner.addresses[0][1])
             ready.set()
@@ -292,7 +302,7 @@ def serve(venue: SimulatedVenue, port: int = 0) -> Iterator[Served]:
             f"the simulated venue cannot listen on {HOST}:{port} ({failures[0] if failures else 'no answer'}); choose another port."
         )
     try:
-        yield Served(f"http://{HOST}:{ports[0]}", venue)
+        yield Served(f"{'https' if tls else 'http'}://{HOST}:{ports[0]}", venue)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(_START_S)
