@@ -31,6 +31,10 @@ class Trigger(StrEnum):
     BREAKER = "breaker"
     RECON_SMALL = "recon_small"
     RECON_MEDIUM = "recon_medium"
+    RECON_ORDER = "recon_order"  # an order at the venue that should not be there, or a fill that cannot be booked
+    RECON_FOREIGN = "recon_foreign"  # somebody else's order, until a person acknowledges it
+    RECOVERY = "recovery"  # a start-up step failed
+    CLOCK = "clock"  # more than 500 ms off the venue's
     PROTECTION = "protection"
     RECON_LARGE = "recon_large"
     UNKNOWN_ORDER = "unknown_order"  # for more than 5 min
@@ -52,7 +56,21 @@ class Trigger(StrEnum):
 T = Trigger
 
 AUTOMATIC: Final[Mapping[Trigger, Level]] = {
-    **dict.fromkeys((T.STALE_DATA, T.BREAKER, T.RECON_SMALL, T.RECON_MEDIUM, T.PROTECTION, T.SILENCE), Level.ENTRIES_OFF),
+    **dict.fromkeys(
+        (
+            T.STALE_DATA,
+            T.BREAKER,
+            T.RECON_SMALL,
+            T.RECON_MEDIUM,
+            T.RECON_ORDER,
+            T.RECON_FOREIGN,
+            T.RECOVERY,
+            T.CLOCK,
+            T.PROTECTION,
+            T.SILENCE,
+        ),
+        Level.ENTRIES_OFF,
+    ),
     **dict.fromkeys(
         (T.RECON_LARGE, T.UNKNOWN_ORDER, T.DAILY_LOSS, T.WEEKLY_LOSS, T.HEALTH_PROBES, T.LEDGER_IMBALANCE, T.STABLECOIN_OFF_PEG),
         Level.REDUCE_ONLY,

@@ -10,9 +10,15 @@ from psycopg.types.json import Jsonb
 
 from regime_pipeline.ports import Incident, PassKind, PassStatus, ReconFinding, ReconRun, Severity, TradingBeat
 
-_INCIDENT: Final[LiteralString] = (
+_COLUMNS: Final[LiteralString] = (
     "id, kind, severity, scope, evidence, runbook, (extract(epoch from opened_at) * 1000)::bigint as opened_ms, repeats,"
     " acked_by, closed_by, (extract(epoch from closed_at) * 1000)::bigint as closed_ms"
+)
+_NEWEST: Final[LiteralString] = " from incidents where %s or closed_at is null order by id desc limit %s"
+_OPEN: Final[LiteralString] = (
+    "insert into incidents as i (kind, severity, scope, evidence, runbook) values (%s, %s, %s, %s, %s)"
+    " on conflict (kind, scope) where closed_at is null do update set repeats = i.repeats + 1,"
+    " severity = case when excluded.severity = 'critical' then 'critical' else i.severity end returning "
 )
 
 
@@ -77,17 +83,8 @@ class PostgresRecon:
 
     def open_incident(self, kind: str, severity: Severity, scope: str, evidence: Mapping[str, Any], runbook: str) -> Incident:
         """Open an incident, or count a repetition of the open one: the first evidence stays, the severity may rise."""
-        row = (
-            self.conn.cursor(row_factory=dict_row)
-            .execute(
-                "insert into incidents as i (kind, severity, scope, evidence, runbook) values (%s, %s, %s, %s, %s)"
-                " on conflict (kind, scope) where closed_at is null do update set repeats = i.repeats + 1,"
-                " severity = case when excluded.severity = 'critical' then 'critical' else i.severity end"
-                " returning " + _INCIDENT,
-                (kind, severity, scope, Jsonb(dict(evidence)), runbook),
-            )
-            .fetchone()
-        )
+        values = (kind, severity, scope, Jsonb(dict(evidence)), runbook)
+        row = self.conn.cursor(row_factory=dict_row).execute(_OPEN + _COLUMNS, values).fetchone()
         return _read_incident(row or {})
 
     def close_incidents(self, kind: str, scope: str, closed_by: str) -> int:
@@ -108,9 +105,7 @@ class PostgresRecon:
 
     def load_incidents(self, *, with_closed: bool = False, limit: int = 100) -> list[Incident]:
         """Load incidents, newest first."""
-        rows = self.conn.cursor(row_factory=dict_row).execute(
-            "select " + _INCIDENT + " from incidents where %s or closed_at is null order by id desc limit %s", (with_closed, limit)
-        )
+        rows = self.conn.cursor(row_factory=dict_row).execute("select " + _COLUMNS + _NEWEST, (with_closed, limit))
         return [_read_incident(row) for row in rows]
 
     def beat(self, beat: TradingBeat) -> None:
