@@ -67,7 +67,7 @@ from regime_pipeline.ports.orders import (
     Stepped,
     WrittenIntent,
 )
-from regime_pipeline.ports.portfolio import EngineRecord, LedgerRow, LiveSide, NewAction, PortfolioStore, PositionRow
+from regime_pipeline.ports.portfolio import EngineRecord, NewAction, PortfolioStore, PositionRow, Transition
 from regime_pipeline.ports.quality import FeedFacts, Gap, QualityStore, Watermark
 from regime_pipeline.ports.recon import Incident, PassKind, PassStatus, ReconFinding, ReconRun, ReconStore, TradingBeat
 from regime_pipeline.ports.regime import BoardRow, DeltaHistory, RegimeStore, StateHistory, StateRows
@@ -135,11 +135,9 @@ __all__ = [
     "JobOutcome",
     "JournalStore",
     "Lease",
-    "LedgerRow",
     "LineRow",
     "Listing",
     "LiveRow",
-    "LiveSide",
     "MarkStore",
     "Message",
     "NewAction",
@@ -196,6 +194,7 @@ __all__ = [
     "TimeInForce",
     "TimeRange",
     "TradingBeat",
+    "Transition",
     "TrendStore",
     "Upkeep",
     "VenueLedger",

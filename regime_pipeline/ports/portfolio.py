@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Protocol
 from uuid import UUID
 
@@ -12,7 +11,6 @@ from regime_pipeline.portfolio.episodes import Block, Episodes
 from regime_pipeline.portfolio.facts import BarFacts
 from regime_pipeline.portfolio.plan import Plan
 from regime_pipeline.portfolio.position import Status
-from regime_pipeline.risk.instrument import InstrumentRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +50,12 @@ class EngineRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """Balance of an asset (or of a contract, by its symbol) of one strategy of an account."""
+class Transition:
+    """A change of state of a series: the bar (its open) and the states around it."""
 
-    strategy: str
-    ledger_account: str  # WALLET or POSITION
-    asset: str
-    balance: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class LiveSide:
-    """A live order as netting sees it."""
-
-    client_order_id: str
-    strategy: str
-    symbol: str
-    side: str
-    purpose: str
+    ts_s: int
+    old: str
+    new: str
 
 
 class PortfolioStore(Protocol):
@@ -85,6 +71,13 @@ class PortfolioStore(Protocol):
 
     def load_positions(self, book_id: str, timeframe: Timeframe) -> list[PositionRow]:
         """Load all that are planned for (watchlist and active), by contract and chain, each contract once; never a driver."""
+        ...
+
+    def load_transitions(self, book_id: str, timeframe: Timeframe, before_s: int) -> dict[int, list[Transition]]:
+        """Load by position the changes of state that its episodes have not taken in, on bars before one, oldest first.
+
+        Of a position without episodes: from the newest bar on that began anew (S0 or S3), or all.
+        """
         ...
 
     def load_trade_actions(self, book_id: str, timeframe: Timeframe) -> dict[int, list[Action]]:
@@ -107,24 +100,8 @@ class PortfolioStore(Protocol):
         """Tell which (driver, regime timeframe) have deltas of the bar that closes exactly at an instant."""
         ...
 
-    def load_ledger(self, account: str) -> list[LedgerRow]:
-        """Load the account's balances that are not zero, of all strategies."""
-        ...
-
     def load_marks(self, contracts: Collection[str], at_s: int) -> dict[str, float]:
         """Load the newest close of each contract known at an instant, on whatever execution timeframe is newest."""
-        ...
-
-    def load_rules(self, venue: str) -> dict[str, InstrumentRules]:
-        """Load what the venue demands of an order, by unified symbol."""
-        ...
-
-    def save_rules(self, venue: str, rules: Sequence[tuple[InstrumentRules, Decimal, Decimal]]) -> None:
-        """Keep rules as the venue said them last, each with maker and taker fee in bps."""
-        ...
-
-    def load_live(self, account: str) -> list[LiveSide]:
-        """Load the account's orders that have not ended."""
         ...
 
     def save_episodes(self, stepped: Mapping[int, tuple[int, Episodes]]) -> None:
