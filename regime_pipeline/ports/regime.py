@@ -95,6 +95,10 @@ class RegimeStore(Protocol):
         """Upsert the deltas of driver states, delete those of bars that have no state any more, and project the newest ones."""
         ...
 
+    def announce_bars(self, timeframe: Timeframe) -> None:
+        """Tell whoever waits for new regime bars of a timeframe, at the commit of this transaction and not if it fails."""
+        ...
+
     def load_spans(self) -> dict[str, list[BucketSpan]]:
         """Load all memberships by token series, ascending."""
         ...

@@ -41,6 +41,8 @@ def _map_series(work: Work, timeframe: Timeframe, marked: Mapping[str, int], sum
     states = work.regime.load_states(timeframe, marked)
     delta_a, delta_e = map_states(states.prev_state, states.state, states.flags, states.immature)
     saved = work.regime.save_deltas(timeframe, marked, states, delta_a, delta_e)
+    if saved.written:
+        work.regime.announce_bars(timeframe)
     summary.written += saved.written
     summary.unchanged += saved.unchanged
     for row, code in enumerate(states.series_code.tolist()):  # ascending in time, so the newest of each stays

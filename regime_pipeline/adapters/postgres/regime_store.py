@@ -1,6 +1,7 @@
 """Deltas and bucket memberships in Postgres."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import psycopg
@@ -16,6 +17,9 @@ from regime_pipeline.regime.drivers import DRIVER_NAMES
 from regime_pipeline.trend.record import FLAGS, STATES
 
 FloatArray = NDArray[np.float64]
+
+BAR_CHANNEL: Final = "regime_bars"
+"""Channel of LISTEN on which new regime bars are told; the payload is their timeframe."""
 
 
 class PostgresRegime:
@@ -131,6 +135,10 @@ class PostgresRegime:
             " update lowcap_positions as p set features = p.features || f.features from f where p.id = f.id",
             (list(drivers), timeframe.value, timeframe.value),
         )
+
+    def announce_bars(self, timeframe: Timeframe) -> None:
+        """Tell whoever waits for new regime bars of a timeframe, at the commit of this transaction and not if it fails."""
+        self._conn.execute("select pg_notify(%s, %s)", (BAR_CHANNEL, timeframe.value))
 
     def load_spans(self) -> dict[str, list[BucketSpan]]:
         """Load all memberships by token series, ascending."""
