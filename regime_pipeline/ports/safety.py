@@ -171,16 +171,16 @@ class SafetyStore(Protocol):
         """Write a trip that a person ended (`release_trip`)."""
         ...
 
-    def load_equity(self, account: str, since_s: int, until_s: int) -> list[EquityPoint]:
-        """Load marked equity in [since, until], oldest first, led by the newest point before it."""
-        ...
-
     def load_mark(self, account: str, until_s: int) -> EquityMark | None:
         """Load the newest marked equity at or before an instant."""
         ...
 
-    def load_birth_s(self, account: str) -> int | None:
-        """Load when the account's equity was first marked: what came in before that was no flow."""
+    def load_birth(self, account: str) -> EquityPoint | None:
+        """Load the first marked equity above 0: what came in until then was no flow."""
+        ...
+
+    def load_peaks(self, account: str, since_s: int, until_s: int, cuts_s: Sequence[int]) -> list[EquityPoint]:
+        """Load the highest marked equity of each stretch of [since, until] between cuts, oldest stretch first; a cut begins a stretch."""
         ...
 
     def load_flows(self, account: str, quote: str, since_s: int, until_s: int) -> list[Flow]:

@@ -1,7 +1,7 @@
 """What kill switch, protections and gate are judged on, read from Postgres in one round trip each."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -26,15 +26,6 @@ class SafetyFacts:
 
     conn: psycopg.Connection
 
-    def load_equity(self, account: str, since_s: int, until_s: int) -> list[EquityPoint]:
-        """Load marked equity in [since, until], oldest first, led by the newest point before it."""
-        rows = self.conn.execute(
-            "select extract(epoch from at)::bigint, equity_quote from equity_points where account = %s and at <= to_timestamp(%s) and at >="
-            " coalesce((select max(at) from equity_points where account = %s and at <= to_timestamp(%s)), '-infinity') order by at",
-            (account, until_s, account, since_s),
-        )
-        return [EquityPoint(*row) for row in rows]
-
     def load_mark(self, account: str, until_s: int) -> EquityMark | None:
         """Load the newest marked equity at or before an instant."""
         row = self.conn.execute(
@@ -44,13 +35,24 @@ class SafetyFacts:
         ).fetchone()
         return EquityMark(row[0], row[1], row[2], _read_marks(row[3])) if row else None
 
-    def load_birth_s(self, account: str) -> int | None:
-        """Load when the account's equity was first marked above 0: what came in until then was no flow."""
+    def load_birth(self, account: str) -> EquityPoint | None:
+        """Load the first marked equity above 0: what came in until then was no flow."""
         row = self.conn.execute(
-            "select extract(epoch from at)::bigint from equity_points where account = %s and equity_quote > 0 order by at limit 1",
+            "select extract(epoch from at)::bigint, equity_quote from equity_points where account = %s and equity_quote > 0"
+            " and equity_quote <> 'NaN' order by at limit 1",
             (account,),
         ).fetchone()
-        return int(row[0]) if row else None
+        return EquityPoint(row[0], row[1]) if row else None
+
+    def load_peaks(self, account: str, since_s: int, until_s: int, cuts_s: Sequence[int]) -> list[EquityPoint]:
+        """Load the highest marked equity of each stretch of [since, until] between cuts, oldest stretch first; a cut begins a stretch."""
+        rows = self.conn.execute(
+            "select distinct on (stretch) extract(epoch from at)::bigint, equity_quote from (select at, equity_quote,"
+            " width_bucket(extract(epoch from at)::float8, %s::float8[]) as stretch from equity_points where account = %s"
+            " and at between to_timestamp(%s) and to_timestamp(%s) and equity_quote <> 'NaN') as p order by stretch, equity_quote desc, at",
+            (sorted(cuts_s), account, since_s, until_s),
+        )
+        return [EquityPoint(*row) for row in rows]
 
     def load_flows(self, account: str, quote: str, since_s: int, until_s: int) -> list[Flow]:
         """Load money that came or went from outside in (since, until]; other assets are worth their next mark."""

@@ -63,6 +63,8 @@ class TradingTerms:
         What a paper account begins with.
     holder : str
         This process, for leases.
+    key_fingerprint, acknowledged_account : str, str or None
+        Fingerprint of the key in use, and the account that the executor's own environment names: two of the three parts of the live arm.
     """
 
     account: str
@@ -73,6 +75,8 @@ class TradingTerms:
     entry_through_bps: Decimal = Decimal(30)
     default_stop_frac: Decimal = Decimal("0.03")
     opening_cash_quote: Decimal = Decimal(100_000)
+    key_fingerprint: str = ""
+    acknowledged_account: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
