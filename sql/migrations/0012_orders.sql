@@ -172,6 +172,7 @@ create table order_intents (
     check (type <> 'stop' or stop_price is not null)
 );
 create index order_intents_entries on order_intents (account, bar_close) where purpose = 'entry';
+create index order_intents_of_action on order_intents (action_id);
 comment on table order_intents is 'What was to be ordered: one row per logical key, never changed. Append-only.';
 comment on column order_intents.client_order_id is 'First half of the SHA-256 of the logical key, 32 hex digits.';
 comment on column order_intents.account is 'Venue account in one mode.';
@@ -352,6 +353,7 @@ create table fills (
     price           numeric(38, 18) not null check (price > 0),
     fee_amount      numeric(38, 18),
     fee_asset       text,
+    fee_quote       numeric(38, 18),
     maker           boolean,
     cumulative_qty  numeric(38, 18),
     venue_ts        timestamptz not null,
@@ -381,6 +383,7 @@ comment on column fills.qty is 'Quantity in base.';
 comment on column fills.price is 'Quote per base.';
 comment on column fills.fee_amount is 'Fee, negative for a rebate; NULL while unknown.';
 comment on column fills.fee_asset is 'Asset of the fee.';
+comment on column fills.fee_quote is 'Worth of the fee in quote when it became known; NULL while no mark of its asset is.';
 comment on column fills.maker is 'Whether our order rested; NULL when not said.';
 comment on column fills.cumulative_qty is 'Filled quantity of the order after it, where fills are told apart by that.';
 comment on column fills.venue_ts is 'Time of the venue.';
@@ -391,11 +394,19 @@ comment on column fills.decision_mid is 'Mid when the order was decided.';
 comment on column fills.arrival_mid is 'Mid when the order was sent.';
 
 create function check_fill_change() returns trigger language plpgsql as $$
+declare
+    free text[] := '{}';
 begin
-    if (to_jsonb(new) - array['fee_amount', 'fee_asset', 'client_order_id'])
-        is distinct from (to_jsonb(old) - array['fee_amount', 'fee_asset', 'client_order_id'])
-        or (old.fee_amount is not null and (new.fee_amount, new.fee_asset) is distinct from (old.fee_amount, old.fee_asset))
-        or (old.client_order_id is not null and new.client_order_id is distinct from old.client_order_id) then
+    if old.client_order_id is null then  -- what follows from the order becomes known with it
+        free := free || array['client_order_id', 'is_late', 'is_overfill', 'decision_mid', 'arrival_mid'];
+    end if;
+    if old.fee_amount is null then
+        free := free || array['fee_amount', 'fee_asset'];
+    end if;
+    if old.fee_quote is null then
+        free := free || array['fee_quote'];
+    end if;
+    if (to_jsonb(new) - free) is distinct from (to_jsonb(old) - free) then
         raise exception using errcode = 'insufficient_privilege',
             message = format('fill %s of %s is written once; only an unknown fee or order may become known', old.fill_key, old.symbol);
     end if;
@@ -446,6 +457,7 @@ create table ledger_entries (
     unique (source, line),
     check (ledger_account <> 'ADJUST' or (actor <> '' and reason <> ''))
 );
+create index ledger_entries_by_time on ledger_entries (account, booked_for);
 create index ledger_entries_flows on ledger_entries (account, booked_for) where ledger_account in ('EXTERNAL', 'FUNDING', 'ADJUST');
 comment on table ledger_entries is 'Double entry: signed lines, each batch summing to exactly 0 per asset. Append-only.';
 comment on column ledger_entries.batch_id is 'Lines that belong together.';
@@ -478,6 +490,11 @@ comment on column ledger_balances.balance is 'Sum of the amounts.';
 
 create function keep_balances() returns trigger language plpgsql as $$
 begin
+    -- the check at the end of the transaction looks at batches by their first line, so that none may be written in parts
+    if exists (select from added group by batch_id having min(line) <> 1 or max(line) <> count(*)) then
+        raise exception using errcode = 'integrity_constraint_violation',
+            message = 'a ledger batch was written in parts: all its lines come in one statement, counted from 1';
+    end if;
     insert into ledger_balances as b (account, strategy, ledger_account, asset, balance)
     select account, strategy, ledger_account, asset, sum(amount) from added
     group by account, strategy, ledger_account, asset order by 1, 2, 3, 4
@@ -529,6 +546,16 @@ comment on column outbox.attempts is 'How often it was tried.';
 comment on column outbox.claimed_token is 'Lease token of who last took it.';
 comment on column outbox.done_at is 'When it was done; NULL while open.';
 comment on column outbox.last_error is 'Why the last attempt failed.';
+
+-- The executor waits for this instead of asking each second; what it misses while it is not connected, it finds in the table.
+create function tell_executor() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('regime_orders', account) from (select distinct account from added) as accounts;
+    return null;
+end
+$$;
+create trigger outbox_told after insert on outbox
+referencing new table as added for each statement execute function tell_executor();
 
 create table incidents (
     id        bigint generated always as identity primary key,

@@ -23,7 +23,8 @@ from regime_pipeline.execution.bracket import (
 )
 from regime_pipeline.risk.purpose import Purpose, Side
 
-B, D = BracketState, Decimal
+B = BracketState
+D = Decimal
 HELD = BracketFacts(D(2), D(0), None, D(97), False, False, True, is_software=False, unprotected_since_ms=0)
 COVERED = replace(HELD, stop_qty=D(2), stop_price=D(97))
 
