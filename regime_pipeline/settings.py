@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from regime_pipeline.errors import ConfigError
+from regime_pipeline.executor_secrets import VARIABLES as EXECUTOR_VARIABLES
+from regime_pipeline.executor_secrets import ExecutorSecrets, read_secrets
 
 ENV_PREFIX = "REGIME_"
 
@@ -136,7 +138,8 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         When a variable is not a setting or its value breaks the setting's rule.
     """
     env = os.environ if env is None else env
-    given = {key.removeprefix(ENV_PREFIX).lower(): value for key, value in env.items() if key.startswith(ENV_PREFIX)}
+    ours = (key for key in env if key.startswith(ENV_PREFIX) and key not in EXECUTOR_VARIABLES)
+    given = {key.removeprefix(ENV_PREFIX).lower(): env[key] for key in ours}
     unknown = sorted(set(given) - set(Settings.model_fields))
     if unknown:
         names = ", ".join(ENV_PREFIX + name.upper() for name in unknown)
@@ -152,8 +155,24 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         raise ConfigError(f"{name} was {first['input']!r}: {first['msg']}. Correct the variable or unset it.") from error
 
 
+def load_executor_secrets(env: Mapping[str, str] | None = None) -> ExecutorSecrets:
+    """Read the executor's secrets from `REGIME_EXECUTOR_*` or from the file that `REGIME_EXECUTOR_FILE` names.
+
+    Raises
+    ------
+    ConfigError
+        As `read_secrets`; no message holds a value.
+    """
+    return read_secrets(os.environ if env is None else env)
+
+
 def child_environment(**extra: str) -> dict[str, str]:
-    """Copy our own environment for a child process, with some variables set."""
+    """Copy our own environment for a child process, without the executor's secrets and with some variables set."""
+    return {**{key: value for key, value in os.environ.items() if key not in EXECUTOR_VARIABLES}, **extra}
+
+
+def executor_environment(**extra: str) -> dict[str, str]:
+    """Copy our own environment, secrets included, for the one child that sends orders."""
     return {**os.environ, **extra}
 
 
