@@ -71,6 +71,7 @@ from regime_pipeline.ports.orders import (
     IntentOutcome,
     Lease,
     NewIntent,
+    OpenNote,
     OrderChange,
     OrderRow,
     OrderStep,
@@ -85,7 +86,7 @@ from regime_pipeline.ports.orders import (
 )
 from regime_pipeline.ports.portfolio import EngineRecord, NewAction, PortfolioStore, PositionRow, Transition
 from regime_pipeline.ports.quality import FeedFacts, Gap, QualityStore, Watermark
-from regime_pipeline.ports.recon import Incident, PassKind, PassStatus, ReconFinding, ReconRun, ReconStore, TradingBeat
+from regime_pipeline.ports.recon import Incident, OrderListener, PassKind, PassStatus, ReconFinding, ReconRun, ReconStore, TradingBeat
 from regime_pipeline.ports.regime import BoardRow, DeltaHistory, RegimeStore, StateHistory, StateRows
 from regime_pipeline.ports.safety import (
     AcceptedEntry,
@@ -173,10 +174,12 @@ __all__ = [
     "Ok",
     "OpenAlert",
     "OpenGaps",
+    "OpenNote",
     "OpinionStore",
     "OpinionTable",
     "OrderChange",
     "OrderRow",
+    "OrderListener",
     "OrderSpec",
     "OrderStep",
     "OrderStore",

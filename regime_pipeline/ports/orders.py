@@ -330,6 +330,17 @@ class Pause:
     length_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenNote:
+    """A row of the outbox that is not done: its age is by the clock of the database."""
+
+    kind: str
+    dedupe_key: str
+    age_s: int
+    attempts: int
+    last_error: str | None
+
+
 class OrderStore(Protocol):
     """Intents, orders, their steps and looks, leases and outbox, in the transaction of the work."""
 
@@ -369,14 +380,6 @@ class OrderStore(Protocol):
         """Load all orders written since an instant, newest first."""
         ...
 
-    def load_replacement(self, client_order_id: str) -> OrderRow | None:
-        """Load the order that replaces another."""
-        ...
-
-    def load_exits_to_chase(self, account: str, since_ms: int) -> list[OrderRow]:
-        """Load exits that ended since an instant with something left and nothing that replaces them, first children only."""
-        ...
-
     def step(self, step: OrderStep) -> Stepped:
         """Write one step: compare-and-set, transition and outbox in one statement."""
         ...
@@ -385,12 +388,12 @@ class OrderStore(Protocol):
         """Load the steps of an order, oldest first."""
         ...
 
-    def note_seen(self, account: str, seen: Sequence[Seeing]) -> None:
+    def note_seen(self, seen: Sequence[Seeing]) -> None:
         """Record when orders were read and are read next, without a step."""
         ...
 
-    def note_cancel_asked(self, client_order_id: str, asked_at_ms: int) -> None:
-        """Record that a cancel is about to leave: one more try."""
+    def note_cancels_asked(self, client_order_ids: Collection[str], asked_at_ms: int) -> None:
+        """Record that cancels are about to leave: one more try each."""
         ...
 
     def add_flag(self, client_order_id: str, flag: str) -> None:
@@ -417,6 +420,6 @@ class OrderStore(Protocol):
         """Load the codes of the newest answers to creates of an account, newest first."""
         ...
 
-    def has_open_outbox(self, account: str, kind: str, older_than_s: int) -> bool:
-        """Tell whether a row of a kind has been open for longer, by the clock of the database."""
+    def load_open_notes(self, account: str) -> list[OpenNote]:
+        """Load what the outbox of an account still holds, oldest first."""
         ...
