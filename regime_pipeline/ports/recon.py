@@ -1,6 +1,6 @@
 """What reconciliation keeps: its passes and findings, incidents, and who of the order path is alive."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -128,10 +128,40 @@ class ReconStore(Protocol):
         """Load incidents, newest first."""
         ...
 
+    def load_symbols(self, account: str, since_ms: int) -> list[str]:
+        """Load the symbols with a live order, or with an order or a fill since an instant."""
+        ...
+
+    def load_fill_cursors(self, account: str, symbols: Collection[str]) -> dict[str, int]:
+        """Load the venue's time of the newest fill of each symbol that has one, epoch milliseconds."""
+        ...
+
+    def load_strategies(self, account: str) -> list[str]:
+        """Load the strategies that ever ordered for an account."""
+        ...
+
+    def load_tariffs(self, venue: str) -> dict[str, tuple[Decimal, Decimal]]:
+        """Load maker and taker fee in bps by symbol."""
+        ...
+
     def beat(self, beat: TradingBeat) -> None:
         """Record a sign of life; one that is older than what is recorded changes nothing."""
         ...
 
     def load_beats(self) -> Sequence[TradingBeat]:
         """Load the last sign of life of every process."""
+        ...
+
+
+class OrderListener(Protocol):
+    """Hears that something is due: an intent, a cancel or a kill level was committed."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until something is told, or was told since the last wait; False when nothing was within the time.
+
+        Raises
+        ------
+        DatabaseError
+            When the server cannot be reached or went away: what was told meanwhile is lost, so the caller looks for itself.
+        """
         ...

@@ -1,7 +1,8 @@
 """Passes of reconciliation, incidents and heartbeats of the order path in Postgres."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -107,6 +108,37 @@ class PostgresRecon:
         """Load incidents, newest first."""
         rows = self.conn.cursor(row_factory=dict_row).execute("select " + _COLUMNS + _NEWEST, (with_closed, limit))
         return [_read_incident(row) for row in rows]
+
+    def load_symbols(self, account: str, since_ms: int) -> list[str]:
+        """Load the symbols with a live order, or with an order or a fill since an instant."""
+        rows = self.conn.execute(
+            "select symbol from orders where account = %(account)s"
+            " and state in ('INTENT', 'SUBMITTING', 'UNKNOWN', 'OPEN', 'PARTIAL', 'CANCEL_REQUESTED')"
+            " union select symbol from orders where account = %(account)s and created_at >= to_timestamp(%(since)s / 1000.0)"
+            " union select symbol from fills where account = %(account)s and received_ts >= to_timestamp(%(since)s / 1000.0) order by 1",
+            {"account": account, "since": since_ms},
+        )
+        return [symbol for (symbol,) in rows]
+
+    def load_fill_cursors(self, account: str, symbols: Collection[str]) -> dict[str, int]:
+        """Load the venue's time of the newest fill of each symbol that has one, epoch milliseconds."""
+        rows = self.conn.execute(
+            "select symbol, (extract(epoch from f.venue_ts) * 1000)::bigint from unnest(%s::text[]) as wanted (symbol)"
+            " cross join lateral (select venue_ts from fills where account = %s and fills.symbol = wanted.symbol"
+            " order by venue_ts desc limit 1) as f",
+            (list(symbols), account),
+        )
+        return dict(rows.fetchall())
+
+    def load_strategies(self, account: str) -> list[str]:
+        """Load the strategies that ever ordered for an account."""
+        rows = self.conn.execute("select distinct strategy from order_intents where account = %s order by 1", (account,))
+        return [strategy for (strategy,) in rows]
+
+    def load_tariffs(self, venue: str) -> dict[str, tuple[Decimal, Decimal]]:
+        """Load maker and taker fee in bps by symbol."""
+        rows = self.conn.execute("select symbol, maker_bps, taker_bps from instrument_rules where venue = %s", (venue,))
+        return {symbol: (maker, taker) for symbol, maker, taker in rows}
 
     def beat(self, beat: TradingBeat) -> None:
         """Record a sign of life; one that is older than what is recorded changes nothing."""
