@@ -6,7 +6,7 @@ a client library may turn a 200 page into an order and a gateway's 524 into a re
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -84,7 +84,10 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class VenueProfile:
-    """Where a venue's answers carry what, and which of its refusals are final; the first rule that matches counts."""
+    """Where a venue's answers carry what, and which of its refusals are final; the first rule that matches counts.
+
+    `ended_words` are the statuses by which an acceptance says that the order has traded or ended already, where it says so.
+    """
 
     name: str
     client_id_form: ClientIdForm
@@ -97,11 +100,16 @@ class VenueProfile:
     rules: tuple[AnswerRule, ...]
     cancel_echo_paths: tuple[Path, ...]
     expires: bool  # whether the venue refuses a create older than the request window, shown by an acceptance test
+    status_paths: tuple[Path, ...] = ()
+    ended_words: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerVerdict:
-    """Class of an answer, the venue's code for it, the order's next state (None: by its fills) and what else to do."""
+    """Class of an answer, the venue's code for it, the order's next state (None: by its fills) and what else to do.
+
+    `has_moved` tells that an acceptance speaks of trades or of an end: the order is read before the answer is booked.
+    """
 
     answer_class: AnswerClass
     reason: str
@@ -109,6 +117,7 @@ class AnswerVerdict:
     actions: tuple[Action, ...] = ()
     venue_order_id: str | None = None
     code: str = ""
+    has_moved: bool = False
 
 
 NEXT_STATES: Final[Mapping[AnswerClass, OrderState | None]] = {
@@ -182,7 +191,8 @@ def _accept(profile: VenueProfile, body: object, client_id: str) -> AnswerVerdic
         return None
     if echo != client_id:
         return _unknown("OTHER_ID" if echo else "NO_ECHO")
-    return _verdict(AnswerClass.ACCEPTED, "ACCEPTED", venue_order_id=order_id)
+    has_moved = _text_at(body, profile.status_paths) in profile.ended_words
+    return replace(_verdict(AnswerClass.ACCEPTED, "ACCEPTED", venue_order_id=order_id), has_moved=has_moved)
 
 
 def _verdict(
@@ -239,6 +249,8 @@ BINANCE: Final = VenueProfile(
     error_statuses=_4XX,
     cancel_echo_paths=(("origClientOrderId",),),  # `clientOrderId` is the cancel's own
     expires=True,
+    status_paths=(("status",),),
+    ended_words=frozenset({"PARTIALLY_FILLED", "FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH"}),
     rules=(
         AnswerRule(_A.LIMITED, "RATE", _codes(-1003, -1015), statuses=frozenset({418, 429}), actions=(Action.PAUSE_CREATES,)),
         AnswerRule(_A.CLOCK, "WINDOW", _codes(-1021), actions=(Action.MEASURE_CLOCK,)),
@@ -278,6 +290,8 @@ BYBIT: Final = VenueProfile(
     ),
 )
 
+PAPER: Final = replace(BINANCE, name="paper")  # our own broker answers in Binance's words
+
 _HL_STATUS: Final[Path] = ("response", "data", "statuses", 0)
 
 HYPERLIQUID: Final = VenueProfile(
@@ -308,4 +322,4 @@ HYPERLIQUID: Final = VenueProfile(
     ),
 )
 
-PROFILES: Final[Mapping[str, VenueProfile]] = {profile.name: profile for profile in (BINANCE, BYBIT, HYPERLIQUID)}
+PROFILES: Final[Mapping[str, VenueProfile]] = {profile.name: profile for profile in (BINANCE, BYBIT, HYPERLIQUID, PAPER)}

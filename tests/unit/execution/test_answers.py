@@ -11,6 +11,7 @@ from regime_pipeline.execution.answers import (
     BINANCE,
     MAX_BODY_BYTES,
     NEXT_STATES,
+    PAPER,
     PROFILES,
     AnswerClass,
     RawAnswer,
@@ -28,7 +29,8 @@ CLIENT_ID = "c579c12d0ce182e98a99629fd09bb09e"
 
 
 def the_rows(profile: VenueProfile) -> list[dict]:
-    return json.loads((GOLDEN / f"answers_{profile.name}.json").read_text())
+    name = {"paper": "binance"}.get(profile.name, profile.name)  # our own broker answers in Binance's words
+    return json.loads((GOLDEN / f"answers_{name}.json").read_text())
 
 
 ROWS = [(profile, row) for profile in PROFILES.values() for row in the_rows(profile)]
@@ -52,6 +54,15 @@ def test_the_golden_files_have_sixty_answers_each_and_reach_every_rule(profile: 
     assert len(rows) >= 60
     assert {rule.reason for rule in profile.rules} <= {row["reason"] for row in rows}
     assert set(AnswerClass) - {AnswerClass.DUPLICATE, AnswerClass.CLOCK} <= {row["class"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("status", "has_moved"), [("NEW", False), (None, False), ("PARTIALLY_FILLED", True), ("FILLED", True), ("EXPIRED", True)]
+)
+def test_an_acceptance_that_speaks_of_trades_or_of_an_end_asks_for_a_read(status: str | None, has_moved: bool) -> None:
+    body = json.dumps({"orderId": 7, "clientOrderId": CLIENT_ID, "status": status}).encode()
+    verdict = classify_answer(PAPER, RawAnswer(Transport.ANSWERED, 200, body), CLIENT_ID)
+    assert (verdict.answer_class, verdict.has_moved) == (AnswerClass.ACCEPTED, has_moved)
 
 
 def test_each_class_leads_along_an_edge() -> None:
