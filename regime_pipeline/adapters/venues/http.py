@@ -49,7 +49,7 @@ class BoundedSession(requests.Session):
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """Reads the body at once, within the time-out as a whole: requests alone bounds each read, not their sum."""
+    """Connects, waits and reads the body within one time-out: requests alone bounds each of them, not their sum."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
         """Send a request and read its whole body.
@@ -59,9 +59,11 @@ class _BoundedAdapter(HTTPAdapter):
         requests.ConnectionError, requests.ReadTimeout
             When the body breaks off, is too long, or is not complete in time.
         """
-        response = super().send(request, *args, **{**kwargs, "stream": True})
+        timeout_s: float = kwargs["timeout"]
+        until_s = monotonic_s() + timeout_s
+        response = super().send(request, *args, **{**kwargs, "stream": True, "timeout": urllib3.Timeout(total=timeout_s)})
         try:
-            body = _read_body(response.raw, kwargs["timeout"])
+            body = _read_body(response.raw, timeout_s, until_s)
         except urllib3.exceptions.TimeoutError as error:
             raise requests.ReadTimeout(error, request=request) from error
         except urllib3.exceptions.HTTPError as error:
@@ -70,9 +72,9 @@ class _BoundedAdapter(HTTPAdapter):
         return response
 
 
-def _read_body(raw: urllib3.HTTPResponse, timeout_s: float) -> bytes:
+def _read_body(raw: urllib3.HTTPResponse, timeout_s: float, until_s: float) -> bytes:
     """Read to the end, or close the connection: what is left of a body would be taken for the next answer."""
-    until_s, body = monotonic_s() + timeout_s, bytearray()
+    body = bytearray()
     is_whole = False
     try:
         while chunk := raw.read1(_CHUNK_BYTES, decode_content=True):
