@@ -344,8 +344,8 @@ class OpenNote:
 class OrderStore(Protocol):
     """Intents, orders, their steps and looks, leases and outbox, in the transaction of the work."""
 
-    def acquire_lease(self, name: str, holder: str) -> Lease | None:
-        """Take a lease for 15 s by the clock of the database; None while somebody has it, or had it until less than 1 s ago."""
+    def acquire_lease(self, name: str, holder: str, length_s: int = LEASE_S) -> Lease | None:
+        """Take a lease for a while by the clock of the database; None while somebody has it, or had it until less than 1 s ago."""
         ...
 
     def renew_lease(self, lease: Lease) -> bool:

@@ -108,14 +108,14 @@ class PostgresOrders:
     def __init__(self, conn: psycopg.Connection) -> None:
         self._conn = conn
 
-    def acquire_lease(self, name: str, holder: str) -> Lease | None:
-        """Take a lease for 15 s by the clock of the database; None while somebody has it, or had it until less than 1 s ago."""
+    def acquire_lease(self, name: str, holder: str, length_s: int = LEASE_S) -> Lease | None:
+        """Take a lease for a while by the clock of the database; None while somebody has it, or had it until less than 1 s ago."""
         row = self._conn.execute(
             "insert into leases as l (name, holder, token, until)"
             " values (%(name)s, %(holder)s, 1, clock_timestamp() + make_interval(secs => %(lease_s)s))"
             " on conflict (name) do update set holder = excluded.holder, token = l.token + 1, until = excluded.until"
             " where l.until + make_interval(secs => %(takeover_s)s) < clock_timestamp() returning token",
-            {"name": name, "holder": holder, "lease_s": LEASE_S, "takeover_s": TAKEOVER_S},
+            {"name": name, "holder": holder, "lease_s": length_s, "takeover_s": TAKEOVER_S},
         ).fetchone()
         return Lease(name, holder, row[0]) if row else None
 
