@@ -29,7 +29,8 @@ ACCOUNT: Final = "_account"
 class BookedOrder:
     """What booking needs of an order; its row is locked until the transaction ends.
 
-    `action_id` and `position_id` are None for the order of a person or of the kill switch; `strategy` owns what it fills.
+    `action_id` and `position_id` are None for the order of a person or of the kill switch. `strategy` owns what it fills: that of the
+    position where there is one, whoever sent the order.
     """
 
     client_order_id: str
@@ -198,26 +199,22 @@ class SummaryRow:
 class LedgerStore(Protocol):
     """Fills, ledger and what follows from them, in the transaction of the work."""
 
-    def lock_orders(self, venue: str, account: str, venue_order_ids: Collection[str], known: Mapping[str, str]) -> list[BookedOrder]:
-        """Lock orders by the venue's ids, and by ours where `known` says which (venue's id to ours); an order is listed once."""
+    def lock_orders(
+        self, venue: str, account: str, venue_order_ids: Collection[tuple[str, str]], client_order_ids: Collection[str]
+    ) -> list[BookedOrder]:
+        """Lock orders by (symbol, the venue's id) and by ours; each is listed once."""
         ...
 
-    def load_fills(
-        self, venue: str, account: str, venue_order_ids: Collection[str], client_order_ids: Collection[str], fill_keys: Collection[str]
-    ) -> list[FillRow]:
-        """Load the fills of orders, and those with these keys, in the order they were booked in."""
+    def load_fills(self, venue: str, account: str, venue_order_ids: Collection[str], keys: Collection[tuple[str, str]]) -> list[FillRow]:
+        """Load the fills of orders at the venue, and those with these (symbol, fill key)."""
         ...
 
     def add_fills(self, rows: Sequence[FillRow], received_ms: int) -> set[tuple[str, str]]:
         """Insert fills; returns (symbol, fill key) of those that were not there."""
         ...
 
-    def complete_fees(self, rows: Sequence[FillRow]) -> None:
-        """Write the fees that have become known."""
-        ...
-
-    def link_fills(self, rows: Sequence[FillRow]) -> None:
-        """Write the orders that have become known, and what follows from them for the fills."""
+    def complete_fills(self, rows: Sequence[FillRow]) -> None:
+        """Write fees and orders that have become known, and what follows from an order for its fills."""
         ...
 
     def add_conflicts(self, pairs: Sequence[tuple[Fill, FillRow]], at_ms: int) -> int:
@@ -246,7 +243,7 @@ class LedgerStore(Protocol):
         """Load flows booked for times in (after, until], oldest first."""
         ...
 
-    def load_fills_between(self, account: str, after_ms: int, until_ms: int) -> list[FillRow]:
+    def load_fills_between(self, venue: str, account: str, after_ms: int, until_ms: int) -> list[FillRow]:
         """Load fills of the venue's times in (after, until], oldest first."""
         ...
 
@@ -255,7 +252,7 @@ class LedgerStore(Protocol):
         ...
 
     def sum_actions(self, action_ids: Collection[int]) -> list[StoredAction]:
-        """Derive what actions have filled from the fills of their orders and write it; one whose first order is covered is done."""
+        """Derive what actions have filled from the fills of their orders and write it; one that got all it ordered is done."""
         ...
 
     def assign_trade(self, trade_id: UUID, action_ids: Collection[int]) -> None:
@@ -276,6 +273,10 @@ class LedgerStore(Protocol):
 
     def add_summary(self, row: SummaryRow) -> bool:
         """Write the summary of a closed trade; False when it has one."""
+        ...
+
+    def close_position(self, totals: PositionTotals, closed_ms: int) -> None:
+        """Write a position whose trade has just been closed."""
         ...
 
     def add_equity_point(

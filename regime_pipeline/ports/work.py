@@ -9,6 +9,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports.bars import BarStore
 from regime_pipeline.ports.feeds import FeedStore
 from regime_pipeline.ports.journal import JournalStore
+from regime_pipeline.ports.ledger import LedgerStore
 from regime_pipeline.ports.opinions import OpinionStore, SnapshotStore
 from regime_pipeline.ports.orders import OrderStore
 from regime_pipeline.ports.portfolio import PortfolioStore
@@ -121,6 +122,11 @@ class Work(Protocol):
     @property
     def journal(self) -> JournalStore:
         """Decisions and runs of the tick."""
+        ...
+
+    @property
+    def ledger(self) -> LedgerStore:
+        """Fills, the double-entry ledger, and what follows from both."""
         ...
 
     @property

@@ -257,6 +257,7 @@ create table paper.orders (
     cancel_ms       bigint,
     walked_ms       bigint not null,
     triggered       boolean not null default false,
+    rests           boolean not null default false,
     updated_ms      bigint not null,
     unique (account, client_order_id)
 );
@@ -281,7 +282,21 @@ comment on column paper.orders.effective_ms is 'When it took effect, after the d
 comment on column paper.orders.cancel_ms is 'When its cancel takes effect; NULL without one.';
 comment on column paper.orders.walked_ms is 'Until when the market has been walked for it.';
 comment on column paper.orders.triggered is 'Whether a stop has been hit.';
+comment on column paper.orders.rests is 'Whether it waits in the book: from then on it fills at its limit only.';
 comment on column paper.orders.updated_ms is 'Last change.';
+
+create table paper.positions (
+    account    text not null,
+    symbol     text not null,
+    qty        numeric(38, 18) not null,
+    open_quote numeric(38, 18) not null,
+    primary key (account, symbol)
+);
+comment on table paper.positions is 'Contracts of a paper account; spot holdings are balances.';
+comment on column paper.positions.account is 'Account.';
+comment on column paper.positions.symbol is 'Unified symbol.';
+comment on column paper.positions.qty is 'Signed quantity, base.';
+comment on column paper.positions.open_quote is 'What it was opened for, quote, with the same sign.';
 
 create table paper.trades (
     trade_id       bigint generated always as identity primary key,

@@ -18,6 +18,7 @@ from regime_pipeline.ports import Stage
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.journal_store import PostgresJournal
+    from regime_pipeline.adapters.postgres.ledger_store import PostgresLedger
     from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
     from regime_pipeline.adapters.postgres.order_store import PostgresOrders
     from regime_pipeline.adapters.postgres.portfolio_store import PostgresPortfolio
@@ -170,6 +171,13 @@ class PostgresWork:
         from regime_pipeline.adapters.postgres.journal_store import PostgresJournal
 
         return PostgresJournal(self.conn)
+
+    @property
+    def ledger(self) -> "PostgresLedger":
+        """Fills, the double-entry ledger, and what follows from both."""
+        from regime_pipeline.adapters.postgres.ledger_store import PostgresLedger
+
+        return PostgresLedger(self.conn)
 
     @property
     def recon(self) -> "PostgresRecon":
