@@ -1,6 +1,6 @@
 """What every use-case of the order path is handed: database, broker, limits, latch, clocks, and the named points where tests kill it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Protocol
@@ -25,7 +25,11 @@ class Latch(Protocol):
     """The kill levels kept in a file, which needs no database."""
 
     def read(self) -> tuple[Switch, ...]:
-        """Levels in the file; an unreadable one is L3 for everybody."""
+        """Levels in the file; an unreadable one is L3 for everybody. Cheap: asked before every create."""
+        ...
+
+    def change(self, decide: Callable[[tuple[Switch, ...]], Iterable[Switch]]) -> tuple[Switch, ...]:
+        """Replace the levels by what `decide` makes of those there are; only latched ones are kept. Returns what the file holds now."""
         ...
 
 
