@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from time import sleep
 from typing import Final, Protocol
 
 from regime_pipeline.clock import Clock, monotonic_s
@@ -97,6 +98,7 @@ class Trading:
     clock: VenueClock = field(default_factory=VenueClock)
     monotonic: Callable[[], float] = monotonic_s
     at: Checkpoint = pass_by
+    sleep: Callable[[float], None] = sleep
 
 
 POINTS: Final = (
