@@ -64,8 +64,9 @@ class HoldingRow:
 
 @dataclass(frozen=True, slots=True)
 class ReconFact:
-    """The newest comparison with the venue: when it ended, and ok, findings or unknown."""
+    """A comparison with the venue: whether of everything or of orders and fills only, when it ended, and ok, findings or unknown."""
 
+    is_full: bool
     ended_s: int
     status: str
 
@@ -223,8 +224,8 @@ class SafetyStore(Protocol):
         """Load the rules of every instrument of a venue."""
         ...
 
-    def load_recon(self, account: str, until_s: int) -> ReconFact | None:
-        """Load the newest full comparison (start-up ones included) that ended at or before an instant."""
+    def load_recon(self, account: str, until_s: int) -> list[ReconFact]:
+        """Load the newest comparison of orders and the newest full one (start-up counts as full) that ended by an instant."""
         ...
 
     def load_clean_pass_s(self, account: str | None) -> int | None:

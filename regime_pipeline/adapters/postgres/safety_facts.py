@@ -150,14 +150,14 @@ class SafetyFacts:
         )
         return {row[0]: InstrumentRules(*row) for row in rows}
 
-    def load_recon(self, account: str, until_s: int) -> ReconFact | None:
-        """Load the newest full comparison (start-up ones included) that ended at or before an instant."""
-        row = self.conn.execute(
-            "select extract(epoch from ended_at)::bigint, status from reconciliation_runs where account = %s"
-            " and kind in ('full', 'startup') and ended_at <= to_timestamp(%s) order by run_id desc limit 1",
+    def load_recon(self, account: str, until_s: int) -> list[ReconFact]:
+        """Load the newest comparison of orders and the newest full one (start-up counts as full) that ended by an instant."""
+        rows = self.conn.execute(
+            "select distinct on (kind = 'orders') kind <> 'orders', extract(epoch from ended_at)::bigint, status from reconciliation_runs"
+            " where account = %s and ended_at <= to_timestamp(%s) order by kind = 'orders', run_id desc",
             (account, until_s),
-        ).fetchone()
-        return ReconFact(*row) if row else None
+        )
+        return [ReconFact(*row) for row in rows]
 
     def load_clean_pass_s(self, account: str | None) -> int | None:
         """Load when the newest full comparison ended, where that was clean; of all accounts, the oldest of theirs."""

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from regime_pipeline.portfolio.money import QUOTIENT, ZERO, precise
-from regime_pipeline.ports import Failed, HoldingRow, Work
+from regime_pipeline.ports import Failed, HoldingRow, ReconFact, Work
 from regime_pipeline.risk.arm import Mode, missing_arm_parts
 from regime_pipeline.risk.gate_view import Holding, LiveOrder, OrderRequest
 from regime_pipeline.risk.kill_switch import Switch
@@ -16,6 +16,7 @@ from regime_pipeline.services.trading.context import Trading
 
 UNRESOLVED: Final = {"SUBMITTING", "UNKNOWN"}
 MINUTE_S: Final = 60
+FULL_EVERY_S: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def read_account(
         )
         for row in safety.load_live(account)
     )
-    recon = safety.load_recon(account, now_s)
+    recon_age_s, is_recon_clean = judge_recon(safety.load_recon(account, now_s), now_s)
     losses = read_losses(work, account, quote, equity, now_s)
     traded = safety.load_turnover(account, midnight_s, now_s)
     view = AccountView(
@@ -143,8 +144,8 @@ def read_account(
         account=account,
         switches=(*trading.latch.read(), *safety.load_switches(account)),
         venue=venue,
-        recon_age_s=None if recon is None else now_s - recon.ended_s,
-        is_recon_clean=None if recon is None or recon.status == "unknown" else recon.status == "ok",
+        recon_age_s=recon_age_s,
+        is_recon_clean=is_recon_clean,
         holdings=holdings,
         live_orders=live,
         trips=trips,
@@ -158,6 +159,22 @@ def read_account(
         marks=priced,
     )
     return view if trading.terms.mode is not Mode.LIVE else _with_arm(view, work, trading, traded)
+
+
+def judge_recon(passes: Sequence[ReconFact], now_s: int) -> tuple[int | None, bool | None]:
+    """Age and result of reconciliation: that of orders and fills counts as long as a full one is at most two of its periods old.
+
+    Returns
+    -------
+    tuple of int or None and bool or None
+        Seconds since the newest pass, and whether all newest passes were clean; None where none is known, or one could not read.
+    """
+    full = [each for each in passes if each.is_full]
+    if not full:
+        return None, None
+    counted = full if now_s - full[0].ended_s > 2 * FULL_EVERY_S else passes
+    statuses = {each.status for each in passes}
+    return now_s - max(each.ended_s for each in counted), None if "unknown" in statuses else statuses == {"ok"}
 
 
 def build_holdings(
