@@ -113,7 +113,7 @@ class TradingVenue:
         exchange.has |= {"fetchCurrencies": False}
         exchange.enableRateLimit = has_limiter
         if self.pem is not None:
-            exchange.session.verify = exchange.verify = str(self.pem)
+            exchange.validateServerSsl = str(self.pem)  # requests takes a path as well
         return exchange
 
 

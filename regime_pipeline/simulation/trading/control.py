@@ -51,9 +51,7 @@ class Control:
             "POST price": self._price,
             "POST rules": self._rules,
             "POST key": self._key,
-            "GET keys": lambda _fields: {
-                kind: asdict(floor.keys[kind]) | {"rights": sorted(floor.keys[kind].rights)} for kind in floor.keys.kinds()
-            },
+            "GET keys": lambda _fields: [self._show_key(kind) for kind in floor.keys.kinds()],
             "POST hand": self._hand,
         }
 
@@ -115,7 +113,10 @@ class Control:
             self._floor.keys.revoke(kind, is_revoked=bool(fields["is_revoked"]))
         if "rights" in fields:
             self._floor.keys.grant(kind, *fields["rights"])
-        return {"kind": kind, "is_revoked": self._floor.keys[kind].is_revoked, "rights": sorted(self._floor.keys[kind].rights)}
+        return self._show_key(kind)
+
+    def _show_key(self, kind: str) -> Fields:
+        return asdict(self._floor.keys[kind]) | {"rights": sorted(self._floor.keys[kind].rights)}
 
     def _hand(self, fields: Fields) -> Any:  # noqa: ANN401 - JSON
         name = fields.pop("do")

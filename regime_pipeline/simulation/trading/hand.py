@@ -80,19 +80,18 @@ class Hand:
     def repeat_row(self, trade_id: int) -> Trade:
         """Show a trade once more."""
         with self._book.lock:
-            row = self._row(trade_id)
-            self._book.rows.append(row)
-            return row
+            self._book.rows.append(self._book.rows[self._place(trade_id)])
+            return self._book.rows[-1]
 
     def alter_row(self, trade_id: int | None, *, is_added: bool = False, **changes: Any) -> Trade:  # noqa: ANN401 - fields of Trade
-        """Show a trade with other content, in its place or beside the true row; what happened stays as it was."""
+        """Show a trade with other content, in place of its newest row or beside it; what happened stays as it was."""
         with self._book.lock:
-            row = self._row(trade_id)
-            altered = replace(row, **changes)
+            at = self._place(trade_id)
+            altered = replace(self._book.rows[at], **changes)
             if is_added:
                 self._book.rows.append(altered)
             else:
-                self._book.rows[self._book.rows.index(row)] = altered
+                self._book.rows[at] = altered
             return altered
 
     def hide_fee(self, trade_id: int) -> Trade:
@@ -150,10 +149,11 @@ class Hand:
             raise BadInputError(f"order was {name!r}: the simulated venue has none with this client or venue id. Look at its truth.")
         return found
 
-    def _row(self, trade_id: int | None) -> Trade:
-        for row in reversed(self._book.rows):
-            if row.trade_id == trade_id:
-                return row
+    def _place(self, trade_id: int | None) -> int:
+        """Find the newest row of a trade."""
+        for at in reversed(range(len(self._book.rows))):
+            if self._book.rows[at].trade_id == trade_id:
+                return at
         raise BadInputError(f"trade was {trade_id}: the simulated venue shows none with this id. Look at its truth.")
 
     def _linear(self) -> LinearAccount:
