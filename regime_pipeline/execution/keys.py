@@ -142,7 +142,12 @@ def write_canonical(value: object) -> bytes:
     CallerError
         When a number is not finite, a key is no text, or a value is of another type.
     """
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return write_plain(_plain(value)).encode()
+
+
+def write_plain(value: object) -> str:
+    """Write canonical JSON of what is plain JSON already, without decimals: a journal of ten thousand lines is written line by line."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def compute_hash(value: object) -> str:

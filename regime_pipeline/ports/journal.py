@@ -132,8 +132,12 @@ class JournalStore(Protocol):
         """Find the decision of a bar; None: not decided yet."""
         ...
 
-    def write_decision(self, decision: DecisionRow, lines: Sequence[LineRow]) -> bool:
-        """Write a decision with its lines; False, and nothing is written, when its bar has one already."""
+    def write_decision(self, decision: DecisionRow) -> bool:
+        """Write a decision without its lines; False, and nothing is written, when its bar has one already."""
+        ...
+
+    def write_lines(self, decision_id: UUID, lines: Sequence[LineRow]) -> int:
+        """Write the lines of a decision; returns their number."""
         ...
 
     def load_decision(self, decision_id: UUID) -> StoredDecision | None:

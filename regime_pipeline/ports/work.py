@@ -7,6 +7,7 @@ from typing import Protocol
 
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports.bars import BarStore
+from regime_pipeline.ports.book import BookStore
 from regime_pipeline.ports.feeds import FeedStore
 from regime_pipeline.ports.journal import JournalStore
 from regime_pipeline.ports.ledger import LedgerStore
@@ -137,6 +138,20 @@ class Work(Protocol):
     @property
     def safety(self) -> SafetyStore:
         """Kill levels, arm and protections, and what they and the gate are judged on."""
+        ...
+
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Mark a point in the transaction: what is written in the block is undone when an error leaves it, the rest stays."""
+        ...
+
+    def freeze(self) -> None:
+        """See one instant for the rest of the transaction, and write nothing; only before anything was read."""
+        ...
+
+    @property
+    def book(self) -> BookStore:
+        """The book as people look at it."""
         ...
 
 

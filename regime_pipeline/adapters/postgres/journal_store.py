@@ -30,8 +30,8 @@ class PostgresJournal:
         ).fetchone()
         return None if row is None else row[0]
 
-    def write_decision(self, decision: DecisionRow, lines: Sequence[LineRow]) -> bool:
-        """Write a decision with its lines; False, and nothing is written, when its bar has one already."""
+    def write_decision(self, decision: DecisionRow) -> bool:
+        """Write a decision without its lines; False, and nothing is written, when its bar has one already."""
         written = self._conn.execute(
             "insert into decisions (decision_id, account, strategy, bar_close, inputs_hash, inputs, levers, plan, plan_hash, config_hash,"
             " code_version, lease_token, codes, decided_at)"
@@ -43,9 +43,11 @@ class PostgresJournal:
                 *(decision.lease_token, list(decision.codes), decision.decided_at_s),
             ),
         ).rowcount
-        if written:
-            copy_lines(self._conn, decision.decision_id, lines)
         return bool(written)
+
+    def write_lines(self, decision_id: UUID, lines: Sequence[LineRow]) -> int:
+        """Write the lines of a decision; returns their number."""
+        return copy_lines(self._conn, decision_id, lines)
 
     def load_decision(self, decision_id: UUID) -> StoredDecision | None:
         """Load a decision with its lines; None: there is no such decision."""
@@ -80,7 +82,7 @@ class PostgresJournal:
             " from decision_lines as l where l.decision_id = d.decision_id) as n order by d.bar_close desc, d.seq desc",
             (account, account, strategy, strategy, limit),
         )
-        return [DecisionHead(*row[:4], tuple(row[4]), *row[5:]) for row in rows]
+        return [_read_head(row) for row in rows]
 
     def list_lines(self, symbol: str, limit: int, account: str | None = None) -> list[StoredLine]:
         """List the newest lines of a symbol, newest first."""
@@ -158,3 +160,8 @@ def _encode_array(items: tuple[str, ...]) -> bytes:
 
 def _read_line(row: dict[str, Any]) -> StoredLine:
     return StoredLine(**{**row, "codes": tuple(row["codes"])})
+
+
+def _read_head(row: Sequence[Any]) -> DecisionHead:
+    decision_id, account, strategy, bar_close_s, codes, *rest = row
+    return DecisionHead(decision_id, account, strategy, bar_close_s, tuple(codes), *rest)

@@ -194,9 +194,26 @@ class PostgresWork:
         return PostgresSafety(self.conn)
 
     @property
+    def book(self) -> "PostgresBook":
+        """The book as people look at it."""
+        from regime_pipeline.adapters.postgres.book_store import PostgresBook
+
+        return PostgresBook(self.conn)
+
+    @property
     def feeds(self) -> PostgresFeeds:
         """Heartbeats, questions and samples of live feeds."""
         return PostgresFeeds(self.conn)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Mark a point in the transaction: what is written in the block is undone when an error leaves it, the rest stays."""
+        with self.conn.transaction():
+            yield
+
+    def freeze(self) -> None:
+        """See one instant for the rest of the transaction, and write nothing; only before anything was read."""
+        self.conn.execute("set transaction isolation level repeatable read read only")
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
