@@ -56,7 +56,7 @@ class LatchFile:
             What the file holds now; without a latched level there is no file.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(self.path.with_suffix(".lock")):
+        with locked(self.path.with_suffix(".lock")):
             text = write_latch(decide(self._parse()))
             if text:
                 write_whole(self.path, text)
@@ -99,7 +99,8 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that processes that rewrite the file beside it take turns; half a second at most is waited for it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         for _ in range(round(PATIENCE_S / _LOOK_EVERY_S)):

@@ -122,6 +122,10 @@ class SafetyStore(Protocol):
         """Load the kill levels in force: of the newest row of each scope and source, where above 0; of an account, those for all too."""
         ...
 
+    def has_seen(self, switch: Switch) -> bool:
+        """Tell whether the newest row of a level's scope and source is as young as it, whatever became of it."""
+        ...
+
     def load_tip(self, scope: Scope) -> str:
         """Load the newest transition id of a scope; empty before the first."""
         ...

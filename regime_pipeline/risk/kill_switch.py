@@ -166,6 +166,13 @@ def plan_raise(current: Switch | None, wanted: Switch, last_transition_id: str) 
     return KillTransition(hashlib.sha256(text.encode()).hexdigest()[:32], wanted, old)
 
 
+def plan_release(current: Switch, actor: str, reason: str, now_s: int, last_transition_id: str) -> KillTransition:
+    """Bring one source of a scope back to normal; whether it may come down is for `check_release` or the source itself to say."""
+    text = f"{current.scope.text}|{Level.NORMAL.value}|{current.source}|{last_transition_id}"
+    released = Switch(current.scope, Level.NORMAL, current.source, actor, reason, now_s)
+    return KillTransition(hashlib.sha256(text.encode()).hexdigest()[:32], released, current.level)
+
+
 @dataclass(frozen=True, slots=True)
 class ReleaseFacts:
     """What must be known before a level comes down.

@@ -34,6 +34,16 @@ class PostgresSafety(SafetyFacts):
         )
         return [Switch(Scope(*row[:3]), Level(row[3]), row[4], row[5], row[6], row[7]) for row in rows]
 
+    def has_seen(self, switch: Switch) -> bool:
+        """Tell whether the newest row of a level's scope and source is as young as it, whatever became of it."""
+        scope = switch.scope
+        row = self.conn.execute(
+            "select exists (select from kill_switch where (account, strategy, symbol) is not distinct from (%s, %s, %s) and source = %s"
+            " and at >= to_timestamp(%s))",
+            (scope.account, scope.strategy, scope.symbol, switch.source, switch.at_s),
+        ).fetchone()
+        return bool(row and row[0])
+
     def load_tip(self, scope: Scope) -> str:
         """Load the newest transition id of a scope; empty before the first."""
         row = self.conn.execute(
