@@ -140,7 +140,6 @@ class Work(Protocol):
         """Kill levels, arm and protections, and what they and the gate are judged on."""
         ...
 
-
     def savepoint(self) -> AbstractContextManager[None]:
         """Mark a point in the transaction: what is written in the block is undone when an error leaves it, the rest stays."""
         ...

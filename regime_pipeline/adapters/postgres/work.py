@@ -17,6 +17,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
 
 if TYPE_CHECKING:
+    from regime_pipeline.adapters.postgres.book_store import PostgresBook
     from regime_pipeline.adapters.postgres.journal_store import PostgresJournal
     from regime_pipeline.adapters.postgres.ledger_store import PostgresLedger
     from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
