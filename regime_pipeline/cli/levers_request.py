@@ -1,8 +1,5 @@
 """The document that `regime levers explain` reads, checked key by key, and the answers it writes."""
 
-from dataclasses import asdict
-from datetime import UTC, datetime
-from math import isfinite
 from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
@@ -13,6 +10,7 @@ from rich.text import Text
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.regime.levers import DEFAULT_BOOK, MIN_VALIDITY, Channel, LeverInput, LeverResult
+from regime_pipeline.regime.levers_document import describe_levers
 
 RegimeTimeframe = Literal["1d", "1h", "1m"]
 State = Literal["S0", "S1", "S2", "S3", "S4"]
@@ -88,22 +86,9 @@ def parse_request(item: object, where: str = "") -> LeverInput:
 
 def to_document(given: LeverInput, result: LeverResult) -> dict[str, Any]:
     """Write a result as plain JSON values: the request's shape with the levers and all fifteen contributions, the rest as `diagnostics`."""
-    diagnostics = asdict(result.diagnostics)
-    for row in diagnostics["channels"]:
-        ts_s = row.pop("ts_s")
-        row["ts"] = None if ts_s is None else datetime.fromtimestamp(ts_s, UTC).isoformat()
-    return {
-        "exec_timeframe": given.exec_timeframe,
-        "bucket": given.bucket,
-        "book_id": given.book_id,
-        "intents": {name: value if value is None or isfinite(value) else None for name, value in given.intents.items()},
-        "channels": [{**row, "delta_a_raw": row["raw_a"], "delta_e_raw": row["raw_e"]} for row in diagnostics["channels"]],
-        "A_value": result.A_value,
-        "E_value": result.E_value,
-        "position_size_frac": result.position_size_frac,
-        "degraded": result.degraded,
-        "diagnostics": diagnostics,
-    }
+    found = describe_levers(given, result)
+    channels = [{**row, "delta_a_raw": row["raw_a"], "delta_e_raw": row["raw_e"]} for row in found["diagnostics"]["channels"]]
+    return {**found, "channels": channels}
 
 
 def build_table(given: LeverInput, result: LeverResult) -> Table:
