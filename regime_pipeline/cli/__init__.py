@@ -5,6 +5,7 @@ import sys
 import typer
 
 from regime_pipeline.cli.alerts import alerts_app
+from regime_pipeline.cli.book import equity, orders, positions
 from regime_pipeline.cli.bootstrap import bootstrap
 from regime_pipeline.cli.collect import collect
 from regime_pipeline.cli.config import config_app
@@ -39,6 +40,9 @@ app.command()(collect)
 app.command()(demo)
 app.command()(doctor)
 app.command()(drivers)
+app.command()(equity)
+app.command()(orders)
+app.command()(positions)
 app.command()(replay)
 app.command()(sim)
 app.command()(soak)

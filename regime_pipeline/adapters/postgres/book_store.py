@@ -100,7 +100,8 @@ class PostgresBook:
         """Add up ledger and fills."""
         args = {"account": account}
         wallet = self._sums(
-            "select asset, sum(balance) from ledger_balances where account = %(account)s and ledger_account = 'WALLET' group by 1 order by 1",
+            "select asset, sum(balance) from ledger_balances where account = %(account)s and ledger_account = 'WALLET'"
+            " group by 1 order by 1",
             args,
         )
         external = self._sums(
