@@ -16,13 +16,26 @@ from regime_pipeline.market.universe import Universe, load_universe
 from regime_pipeline.ports import BarSource
 from regime_pipeline.simulation.clock import VirtualClock
 from regime_pipeline.simulation.server import SimulatedVenue, serve
-from regime_pipeline.simulation.trading import ApiKeys, Hand, Instrument, MarketType, ScriptEntry, Trade, TradingBook, TradingFloor
+from regime_pipeline.simulation.trading import (
+    ApiKeys,
+    Hand,
+    Instrument,
+    MarketType,
+    ScriptEntry,
+    Trade,
+    TradingBook,
+    TradingFloor,
+    follow_bars,
+    list_markets,
+    make_instrument,
+)
 from regime_pipeline.simulation.trading.tls import make_certificate
 
 UNIVERSE = Path(__file__).parents[1] / "config" / "universe.toml"
 EXCHANGES = {MarketType.SPOT: "binance", MarketType.LINEAR: "bybit"}
 CREATE = {MarketType.SPOT: "POST /api/v3/order", MarketType.LINEAR: "POST /v5/order/create"}
 """Endpoint of a create, as scripts name it."""
+__all__ = ["CREATE", "TradingVenue", "make_instrument", "serve_trading"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,10 @@ class TradingVenue:
         return {**told["books"][self.market_type.value], "received": received, "requests": told["requests"]}
 
     def exchange(self, kind: str = "trader", *, timeout_s: float = 5.0, has_limiter: bool = False) -> Any:
-        """A real ccxt client of this venue with a key of this kind, pinned as the product pins it; every call makes another one."""
+        """A real ccxt client of this venue with a key of this kind, pinned as the product pins it; every call makes another one.
+
+        It stamps with the venue's clock, without skew, so that it goes on working when the clock is moved.
+        """
         exchange_id = EXCHANGES[self.market_type]
         exchange = build_exchange(exchange_id, self.url, timeout_s)
         exchange.apiKey, exchange.secret = self.keys[kind].key, self.keys[kind].secret
@@ -107,10 +123,12 @@ class TradingVenue:
             "defaultType": "spot" if is_spot else "swap",
             "fetchMarkets": {"types": ["spot" if is_spot else "linear"]},
             "fetchCurrencies": False,
+            "fetchMargins": False,
             "warnOnFetchOpenOrdersWithoutSymbol": False,
             "recvWindow": 5000,
         }
         exchange.has |= {"fetchCurrencies": False}
+        exchange.milliseconds = self.clock_ms
         exchange.enableRateLimit = has_limiter
         if self.pem is not None:
             exchange.validateServerSsl = str(self.pem)  # requests takes a path as well
@@ -123,6 +141,7 @@ def serve_trading(
     *others: MarketType | str,
     balances: Mapping[str, Decimal | str] | None = None,
     instruments: Sequence[Instrument] | None = None,
+    is_following: bool = False,
     speed: float = 1.0,
     start_s: float | None = None,
     is_tls: bool = False,
@@ -136,20 +155,27 @@ def serve_trading(
     market_type : MarketType or str
         `spot` (Binance) or `linear` (Bybit); `others` are served beside it with their defaults, see `TradingVenue.on`.
     balances, instruments, rules
-        As `TradingBook` takes them; amounts may be text.
+        As `TradingBook` takes them; amounts may be text. `make_instrument("AAVEUSDT", "90")` describes one more market.
+    is_following : bool
+        Every symbol of the universe that has bars is listed, and its price is that of its bars (until the next second, when set by hand).
     speed, start_s
         Of the clock: by default the machine's time at its pace, since ccxt stamps with it.
     is_tls : bool
         Over https with a certificate of its own; clients of `exchange()` trust it.
     """
     held = {asset: Decimal(amount) for asset, amount in balances.items()} if balances is not None else None
-    books = [TradingBook(market_type, instruments, held, **rules), *map(TradingBook, others)]
     clock = VirtualClock(utc_now().timestamp() if start_s is None else start_s, speed)
-    floor = TradingFloor(*books)
     universe, source = _market()
+    venue = SimulatedVenue(source, universe, clock)
+    if is_following:
+        instruments = list_markets(venue.truth, MarketType(market_type), clock.start_s)
+    books = [TradingBook(market_type, instruments, held, **rules), *map(TradingBook, others)]
+    if is_following:
+        follow_bars(books[0], venue.truth)
+    venue.trading = floor = TradingFloor(*books)
     with TemporaryDirectory() as folder:
         pem = make_certificate(Path(folder), utc_now) if is_tls else None
-        with serve(SimulatedVenue(source, universe, clock, trading=floor), port, pem) as served:
+        with serve(venue, port, pem) as served:
             yield TradingVenue(served.url, floor, clock, MarketType(market_type), pem)
 
 

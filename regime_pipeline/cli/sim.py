@@ -29,6 +29,9 @@ def sim(
     faults: Annotated[str | None, typer.Option(metavar="FILE|standard", help="Script of faults; unset: nothing goes wrong.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the script's draws.")] = 0,
     bodies: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Recorded error bodies to answer with.")] = None,
+    is_trading: Annotated[
+        bool, typer.Option("--trading", help="Trade too: Binance spot and Bybit perpetuals, 100 000 USDT each, at the prices of the bars.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when it listens and one when it stops.")] = False,
 ) -> None:
     """Simulate the venues on this machine until ctrl-C, and say how to point the product at them."""
@@ -43,6 +46,8 @@ def sim(
     clock = VirtualClock(read_instant(start), speed)
     script = load_script(faults) if faults else FaultScript()
     venue = SimulatedVenue(_open_market(settings, universe, data), universe, clock, script, seed, bodies)
+    if is_trading:
+        venue.open_floor()
     stop = Event()
     previous = [signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -66,11 +71,13 @@ def _open_market(settings: "Settings", universe: "Universe", data: str) -> "BarS
 
 
 def _started(served: "Served") -> dict[str, object]:
+    floor = served.venue.trading
     return {
         "url": served.url,
         "now": served.venue.clock.now().isoformat(),
         "speed": served.venue.clock.speed,
         "env": environment(served.url),
+        **({"keys": {kind: floor.keys[kind].key for kind in floor.keys.kinds()}} if floor else {}),
     }
 
 
@@ -87,6 +94,7 @@ def _invite(served: "Served", data: str) -> str:
         f"{clock.now():%Y-%m-%d %H:%M:%S} UTC at {clock.speed:g}x; ctrl-C stops it\n"
         f"point the product at it:\n  {variables} .venv/bin/regime up\n"
         f"look at it:\n  {served.url}/sim/status"
+        + (f"\ntrade at it with the keys of {served.url}/sim/trading/keys" if served.venue.trading else "")
     )
 
 

@@ -88,13 +88,14 @@ def list_symbols(truth: Truth) -> list[dict[str, Any]]:
     return [_spot_symbol(symbol) for symbol in truth.listings(Api.SPOT)]
 
 
-def _assets(symbol: str) -> tuple[str, str]:
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """Split a symbol into base and quote; one without a known quote is priced in USDT."""
     quote = next((each for each in _QUOTES if symbol.endswith(each) and symbol != each), "USDT")
     return symbol.removesuffix(quote), quote
 
 
 def _spot_symbol(symbol: str) -> dict[str, Any]:
-    base, quote = _assets(symbol)
+    base, quote = split_symbol(symbol)
     return {
         "symbol": symbol,
         "status": "TRADING",
@@ -117,7 +118,7 @@ def _spot_symbol(symbol: str) -> dict[str, Any]:
 
 
 def _perpetual(symbol: str) -> dict[str, Any]:
-    base, quote = _assets(symbol)
+    base, quote = split_symbol(symbol)
     return {
         "symbol": symbol,
         "pair": symbol,

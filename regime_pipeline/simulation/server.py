@@ -29,9 +29,12 @@ from regime_pipeline.simulation.bodies import Bodies
 from regime_pipeline.simulation.clock import VirtualClock
 from regime_pipeline.simulation.faults import FaultKind, FaultScript
 from regime_pipeline.simulation.streams import BinanceStream, HyperliquidStream, Stream
+from regime_pipeline.simulation.trading.book import TradingBook
 from regime_pipeline.simulation.trading.floor import TradingFloor
+from regime_pipeline.simulation.trading.listing import follow_bars, list_markets
 from regime_pipeline.simulation.trading.routes import TradingRoutes
 from regime_pipeline.simulation.trading.tls import build_context
+from regime_pipeline.simulation.trading.values import MarketType
 from regime_pipeline.simulation.truth import Truth
 from regime_pipeline.simulation.wire import Api, Damage
 
@@ -79,6 +82,13 @@ class SimulatedVenue:
         self.requests: Counter[str] = Counter()
         self._bodies = Bodies(bodies)
         self._weighed_minute, self._used = 0, Counter[Api]()
+
+    def open_floor(self) -> None:
+        """Let everything that has bars be traded at their prices, with 100 000 USDT at each venue; call it before serving."""
+        books = [TradingBook(each, list_markets(self.truth, each, self.clock.start_s)) for each in MarketType]
+        for book in books:
+            follow_bars(book, self.truth)
+        self.trading = TradingFloor(*books)
 
     def build_app(self) -> web.Application:
         """Build the routes: one prefix per API, so that another API, or trading, is another handler."""

@@ -11,6 +11,7 @@ perpetuals (`BybitDesk`), checks keys, signatures and time, and runs the script 
 | `book`, `checks`, `matching`, `accounts` | what happens to an order and to the account |
 | `reads`, `truth` | what clients may read; what is so |
 | `hand` | a tester's hand |
+| `listing` | markets and prices from bars |
 | `calls`, `keys`, `desk`, `binance`, `bybit` (and their `_rows`) | the APIs |
 | `script`, `floor`, `control`, `routes`, `tls` | faults, the whole floor, and HTTP |
 """
@@ -19,6 +20,7 @@ from regime_pipeline.simulation.trading.book import TradingBook
 from regime_pipeline.simulation.trading.floor import TradingFloor
 from regime_pipeline.simulation.trading.hand import Hand
 from regime_pipeline.simulation.trading.keys import ApiKeys
+from regime_pipeline.simulation.trading.listing import follow_bars, list_markets, make_instrument
 from regime_pipeline.simulation.trading.reads import read_open_orders, read_order, read_orders, read_trades
 from regime_pipeline.simulation.trading.rules import Rules
 from regime_pipeline.simulation.trading.script import Script, ScriptEntry
@@ -58,6 +60,9 @@ __all__ = [
     "TradingFloor",
     "Trigger",
     "VenueOrder",
+    "follow_bars",
+    "list_markets",
+    "make_instrument",
     "read_open_orders",
     "read_order",
     "read_orders",

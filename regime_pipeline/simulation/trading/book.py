@@ -33,6 +33,9 @@ from regime_pipeline.simulation.trading.values import (
     check_window,
 )
 
+PriceOf = Callable[[str, int], Decimal | None]
+"""Symbol, epoch ms -> price at that time; None: as it was."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -87,6 +90,8 @@ class TradingBook:
         self._by_client: dict[str, VenueOrder] = {}
         self._open: dict[str, dict[str, VenueOrder]] = {symbol: {} for symbol in self.instruments}
         self._paths: dict[str, list[tuple[int, Decimal]]] = {}
+        self._price_of: PriceOf | None = None
+        self._followed_s = 0
         self._next_order, self._next_trade = 1_000_001, 1
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TradingBook":
@@ -185,8 +190,19 @@ class TradingBook:
         self._paths[symbol] = sorted(points)
 
     @guarded
+    def follow(self, price_of: PriceOf) -> None:
+        """Take prices from elsewhere, once in each second in which somebody asks; paths and `set_price` last until the next one."""
+        self._price_of = price_of
+
+    @guarded
     def advance(self, now_ms: int) -> None:
         """Go through the price paths up to a time; every request and read does so first."""
+        if self._price_of is not None and now_ms // 1000 > self._followed_s:
+            self._followed_s = now_ms // 1000
+            for symbol in self.instruments:
+                price = self._price_of(symbol, now_ms)
+                if price and price != self.prices[symbol]:
+                    self._move(symbol, price, now_ms)
         while due := [(points[0][0], symbol) for symbol, points in self._paths.items() if points and points[0][0] <= now_ms]:
             at_ms, symbol = min(due)
             self._move(symbol, self._paths[symbol].pop(0)[1], at_ms)

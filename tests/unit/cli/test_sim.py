@@ -46,6 +46,19 @@ def test_it_serves_until_ctrl_c_and_counts(tmp_path: Path) -> None:
         assert json.loads(stop(process, signal.SIGINT)) == {"requests": {"binance/time": 4}, "faults": {"http_502": 2}}
 
 
+def test_it_trades_when_told_to() -> None:
+    with sim("--json", "--trading", "--start", "2025-01-01T12:00:00+00:00", "--speed", "0") as process:
+        assert process.stdout is not None
+        started = json.loads(process.stdout.readline())
+        keys = requests.get(f"{started['url']}/sim/trading/keys", timeout=5).json()
+        assert started["keys"] == {key["kind"]: key["key"] for key in keys}
+        hand = {"do": "place", "market_type": "linear", "symbol": "BTCUSDT", "side": "BUY", "qty": "0.1"}
+        assert requests.post(f"{started['url']}/sim/trading/hand", json=hand, timeout=5).status_code == 200
+        books = requests.get(f"{started['url']}/sim/trading/truth", timeout=5).json()["books"]
+        assert (books["linear"]["positions"]["BTCUSDT"]["size"], books["spot"]["orders"]) == ("0.1", [])
+        assert stop(process, signal.SIGINT)
+
+
 def test_it_tells_people_how_to_use_it() -> None:
     with sim() as process:
         assert process.stdout is not None
