@@ -87,7 +87,17 @@ from regime_pipeline.ports.orders import (
 )
 from regime_pipeline.ports.portfolio import EngineRecord, NewAction, PortfolioStore, PositionRow, Transition
 from regime_pipeline.ports.quality import FeedFacts, Gap, QualityStore, Watermark
-from regime_pipeline.ports.recon import Incident, OrderListener, PassKind, PassStatus, ReconFinding, ReconRun, ReconStore, TradingBeat
+from regime_pipeline.ports.recon import (
+    GuardedPosition,
+    Incident,
+    OrderListener,
+    PassKind,
+    PassStatus,
+    ReconFinding,
+    ReconRun,
+    ReconStore,
+    TradingBeat,
+)
 from regime_pipeline.ports.regime import BoardRow, DeltaHistory, RegimeStore, StateHistory, StateRows
 from regime_pipeline.ports.safety import (
     AcceptedEntry,
@@ -158,6 +168,7 @@ __all__ = [
     "Found",
     "FundingPayment",
     "Gap",
+    "GuardedPosition",
     "Halt",
     "HealthStore",
     "Heartbeat",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
+from uuid import UUID
 
 from regime_pipeline.ports.alerts import Severity
 
@@ -97,6 +98,34 @@ class TradingBeat:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class GuardedPosition:
+    """A position with an open trade, as its stop is worked out from it.
+
+    Parameters
+    ----------
+    average : Decimal
+        Average entry of the open trade, quote.
+    planned : tuple of (Decimal, Decimal or None)
+        Filled quantity and planned stop of each entry of the trade.
+    bar_close_s : int
+        Close of the bar that the newest filled entry was decided on: the stop's orders are named after it.
+    entered_ms : int
+        The newest fill of an entry, by the venue's time: what the price did before is not for the stop.
+    """
+
+    position_id: int
+    contract: str
+    chain: str
+    timeframe: str
+    trade_id: UUID
+    average: Decimal
+    planned: tuple[tuple[Decimal, Decimal | None], ...]
+    bar_close_s: int
+    entered_ms: int
+    decision_id: UUID | None = None
+
+
 class ReconStore(Protocol):
     """Tables reconciliation_runs, reconciliation_findings, incidents and trading_heartbeats."""
 
@@ -138,6 +167,18 @@ class ReconStore(Protocol):
 
     def load_strategies(self, account: str) -> list[str]:
         """Load the strategies that ever ordered for an account."""
+        ...
+
+    def load_guarded(self, account: str, book_id: str) -> list[GuardedPosition]:
+        """Load the positions of a book whose open trade has a filled entry in an account."""
+        ...
+
+    def load_children(self, account: str, strategy: str, symbol: str, bar_close_s: int, leg: str) -> list[tuple[str, int, str]]:
+        """Load client order id, seq and state of every order of a logical key, first child first."""
+        ...
+
+    def find_action(self, position_id: int, bar_ts_s: int) -> int | None:
+        """Find the action of a position on a bar."""
         ...
 
     def load_tariffs(self, venue: str) -> dict[str, tuple[Decimal, Decimal]]:
