@@ -156,8 +156,10 @@ class PostgresRecon:
         """Load the positions of a book whose open trade has a filled entry in an account."""
         rows = self.conn.execute(_GUARDED, {"account": account, "book": book_id})
         return [
-            GuardedPosition(*head, average, tuple(zip(filled, stops, strict=True)), close_s, entered_ms, decision_id)
-            for *head, average, filled, stops, close_s, entered_ms, decision_id in rows
+            GuardedPosition(
+                row[0], row[1], row[2], row[3], row[4], row[5], tuple(zip(row[6], row[7], strict=True)), row[8], row[9], row[10]
+            )
+            for row in rows
         ]
 
     def load_children(self, account: str, strategy: str, symbol: str, bar_close_s: int, leg: str) -> list[tuple[str, int, str]]:
