@@ -164,8 +164,8 @@ class SafetyStore(Protocol):
         """Load the protections that are active for an account."""
         ...
 
-    def load_trip(self, name: str, trigger_id: str) -> Trip | None:
-        """Load one protection, active or not."""
+    def load_tripped(self, name: str, trigger_id: str) -> list[Trip]:
+        """Load what one trigger tripped, in all scopes, active or not."""
         ...
 
     def add_trips(self, trips: Iterable[Trip], now_s: int) -> list[Trip]:

@@ -129,14 +129,12 @@ class PostgresSafety(SafetyFacts):
         )
         return [_read_trip(row) for row in rows]
 
-    def load_trip(self, name: str, trigger_id: str) -> Trip | None:
-        """Load one protection, active or not."""
-        row = (
-            self.conn.cursor(row_factory=dict_row)
-            .execute(_TRIP + " where name = %s and trigger_id = %s order by tripped_at desc limit 1", (name, trigger_id))
-            .fetchone()
+    def load_tripped(self, name: str, trigger_id: str) -> list[Trip]:
+        """Load what one trigger tripped, in all scopes, active or not."""
+        rows = self.conn.cursor(row_factory=dict_row).execute(
+            _TRIP + " where name = %s and trigger_id = %s order by tripped_at", (name, trigger_id)
         )
-        return _read_trip(row) if row else None
+        return [_read_trip(row) for row in rows]
 
     def add_trips(self, trips: Iterable[Trip], now_s: int) -> list[Trip]:
         """Write the trips whose trigger is new; returns those."""
