@@ -200,7 +200,7 @@ def symbol_info(instrument: Instrument, book: TradingBook) -> dict[str, Any]:
     price = {"minPrice": text(instrument.tick), "maxPrice": text(instrument.max_price), "tickSize": text(instrument.tick)}
     return {
         "symbol": instrument.symbol,
-        "status": "TRADING",
+        "status": "TRADING" if instrument.is_active else "BREAK",
         "baseAsset": instrument.base,
         "baseAssetPrecision": 8,
         "quoteAsset": instrument.quote,

@@ -119,7 +119,7 @@ class TradingBook:
             check_window(asked.sent_ms, asked.window_ms, now_ms)
         instrument, quotes = self.instrument(asked.symbol), self.quotes(asked.symbol)
         check_grid(asked, instrument, quotes)
-        check_state(asked, self.rules, len(self._open[asked.symbol]), quotes)
+        check_state(asked, instrument, self.rules, len(self._open[asked.symbol]), quotes)
         known = self._by_client.get(asked.client_id)
         if known is not None and (known.is_open or self.rules.unique_ids == "ever"):
             raise RefusalError(Reason.DUPLICATE, asked.client_id)

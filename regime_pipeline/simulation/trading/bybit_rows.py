@@ -237,7 +237,7 @@ def instrument(each: Instrument) -> dict[str, Any]:
     return {
         "symbol": each.symbol,
         "contractType": "LinearPerpetual",
-        "status": "Trading",
+        "status": "Trading" if each.is_active else "Closed",
         "baseCoin": each.base,
         "quoteCoin": each.quote,
         "settleCoin": each.quote,

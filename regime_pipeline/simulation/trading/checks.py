@@ -39,15 +39,15 @@ def reference_price(asked: NewOrder, quotes: Quotes) -> Decimal:
     return asked.trigger.price if asked.trigger else quotes.of_taker(asked.side)
 
 
-def check_state(asked: NewOrder, rules: Rules, n_open: int, quotes: Quotes) -> None:
-    """Refuse what the venue's mode, its count of orders or the market forbids.
+def check_state(asked: NewOrder, instrument: Instrument, rules: Rules, n_open: int, quotes: Quotes) -> None:
+    """Refuse what the venue's mode, the market's state, the count of orders or the price forbids.
 
     Raises
     ------
     RefusalError
         CLOSED, TOO_MANY_ORDERS or WOULD_TRIGGER.
     """
-    if rules.mode != "normal":
+    if rules.mode != "normal" or not instrument.is_active:
         raise RefusalError(Reason.CLOSED)
     if n_open >= rules.max_open_orders:
         raise RefusalError(Reason.TOO_MANY_ORDERS, f"{n_open} are open")

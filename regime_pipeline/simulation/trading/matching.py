@@ -28,6 +28,7 @@ def match_resting(book: "TradingBook", symbol: str, now_ms: int) -> None:
     for order in book.list_open(symbol):
         if order.status is Status.UNTRIGGERED and order.asked.trigger is not None and order.asked.trigger.is_hit(quotes.mid):
             _wake(book, order, quotes, now_ms)
+    _sweep_reduce_only(book, symbol, now_ms)
     for side in Side:
         found = book.rules.liquidity
         reached = [each for each in book.list_open(symbol) if each.side is side and _is_resting(each) and crosses(each.asked, quotes)]

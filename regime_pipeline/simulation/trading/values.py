@@ -92,7 +92,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One listed market and its grid; `price` is where its scripted price starts."""
+    """One listed market and its grid; `price` is where its scripted price starts. One that is not active refuses creates."""
 
     symbol: str
     base: str
@@ -104,6 +104,7 @@ class Instrument:
     price: Decimal
     max_qty: Decimal = Decimal(9_000)
     max_price: Decimal = Decimal(1_000_000)
+    is_active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +254,9 @@ def check_window(sent_ms: int, window_ms: int, now_ms: int) -> None:
         raise RefusalError(Reason.STALE, f"stamped {sent_ms}, server time {now_ms}, window {window_ms}")
 
 
-def _d(*texts: str) -> list[Decimal]:
-    return [Decimal(text) for text in texts]
-
-
 def _market(symbol: str, tick: str, step: str, price: str) -> Instrument:
-    return Instrument(symbol, symbol.removesuffix("USDT"), "USDT", *_d(tick, step, step, "5", price))
+    base, least = symbol.removesuffix("USDT"), Decimal(step)
+    return Instrument(symbol, base, "USDT", Decimal(tick), least, least, Decimal(5), Decimal(price))
 
 
 DEFAULT_INSTRUMENTS: Final = {

@@ -1,6 +1,7 @@
 """The real ccxt client trades Binance spot at the simulated venue over sockets, and is refused as Binance refuses."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -8,7 +9,7 @@ import ccxt
 import pytest
 import requests
 
-from tests.trading import TradingVenue, serve_trading
+from tests.trading import TradingVenue, make_instrument, serve_trading
 
 PAIR, SYMBOL = "BTC/USDT", "BTCUSDT"
 
@@ -256,3 +257,18 @@ def test_rows_that_lie_reach_the_client(venue: TradingVenue, exchange: Any) -> N
         (1, "40000.00000000", "0.00010000"),
         (1, "1.00000000", None),
     ]
+
+
+def test_every_allowed_letter_of_a_client_id_survives_the_way(exchange: Any) -> None:
+    name = ".:/_-" + "aZ09" * 7 + "xyz"
+    assert exchange.create_order(PAIR, "limit", "buy", 0.1, 39_000, {"clientOrderId": name})["clientOrderId"] == name
+    assert exchange.fetch_order(None, PAIR, {"clientOrderId": name})["clientOrderId"] == name
+    assert exchange.cancel_order(None, PAIR, {"clientOrderId": name})["info"]["origClientOrderId"] == name
+
+
+def test_a_market_that_is_not_active_says_so_and_refuses() -> None:
+    with serve_trading(instruments=[replace(make_instrument("AAVEUSDT", "90"), is_active=False)]) as venue:
+        exchange = venue.exchange()
+        assert exchange.load_markets()["AAVE/USDT"]["active"] is False
+        with pytest.raises(ccxt.MarketClosed):
+            exchange.create_order("AAVE/USDT", "limit", "buy", 1, 90)

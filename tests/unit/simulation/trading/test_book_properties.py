@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regime_pipeline.simulation.trading import Hand, Kind, MarketType, NewOrder, RefusalError, Side, Tif, TradingBook, Trigger
+from regime_pipeline.simulation.trading import (
+    Hand,
+    Kind,
+    MarketType,
+    NewOrder,
+    RefusalError,
+    Side,
+    Status,
+    Tif,
+    TradingBook,
+    Trigger,
+    VenueOrder,
+)
 from regime_pipeline.simulation.trading.accounts import LinearAccount
 from tests.unit.simulation.trading.orders import T0
 
@@ -66,6 +78,8 @@ def test_money_adds_up(steps: list, market_type: MarketType, fee_asset: str, liq
             continue
         for order in book.orders.values():
             assert order.is_open or not order.reserved
+        if name == "price" and liquidity is None:
+            assert not [order for order in book.list_open() if order.status is not Status.UNTRIGGERED and _is_reached(book, order)]
         reserved = defaultdict(Decimal)
         for order in book.list_open():
             reserved[order.reserve_asset] += order.reserved
@@ -84,6 +98,11 @@ def _do(book: TradingBook, hand: Hand, name: str, what: object, now_ms: int) -> 
         hand.deposit("USDT", what)
     elif book.find(client_id=what[0]) is not None:
         hand.fill(*what)
+
+
+def _is_reached(book: TradingBook, order: VenueOrder) -> bool:
+    price = book.prices[order.symbol]
+    return order.asked.price >= price if order.side is Side.BUY else order.asked.price <= price
 
 
 def _expected(book: TradingBook, start: dict[str, Decimal]) -> dict[str, Decimal]:

@@ -64,10 +64,11 @@ def test_a_redirect_is_sent_with_its_headers(venue: TradingVenue) -> None:
 @pytest.mark.parametrize("cut", ["reset", "fin", "truncate", "tls"])
 @pytest.mark.parametrize(("accept", "n_orders"), [("before", 1), ("never", 0)])
 def test_a_connection_that_breaks(venue: TradingVenue, cut: str, accept: str, n_orders: int) -> None:
+    posts = n_posts(venue)
     venue.script_create(cut=cut, accept=accept)
     with pytest.raises(ccxt.NetworkError):
         create(venue)
-    assert n_open(venue) == n_orders
+    assert (n_open(venue), n_posts(venue) - posts) == (n_orders, 1)
 
 
 @pytest.mark.parametrize("cut", ["reset", "fin", "truncate", "tls"])
