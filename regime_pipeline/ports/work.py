@@ -9,6 +9,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports.bars import BarStore
 from regime_pipeline.ports.book import BookStore
 from regime_pipeline.ports.feeds import FeedStore
+from regime_pipeline.ports.identities import IdentityStore
 from regime_pipeline.ports.journal import JournalStore
 from regime_pipeline.ports.ledger import LedgerStore
 from regime_pipeline.ports.opinions import OpinionStore, SnapshotStore
@@ -133,6 +134,11 @@ class Work(Protocol):
     @property
     def recon(self) -> ReconStore:
         """Passes of reconciliation, incidents and heartbeats of the order path."""
+        ...
+
+    @property
+    def identities(self) -> IdentityStore:
+        """Keys, hosts and accounts by the mode they belong to."""
         ...
 
     @property

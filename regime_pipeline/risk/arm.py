@@ -1,6 +1,7 @@
-"""The three-part arm without which no live order leaves, and the fingerprint that tells keys apart without storing them."""
+"""The three-part arm without which no live order leaves, and what tells the modes apart: keys by fingerprint, hosts, accounts."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -30,6 +31,46 @@ class ArmRow:
     actor: str
     reason: str
     ended_at_s: int | None = None
+
+
+class IdentityKind(StrEnum):
+    """What belongs to one mode for ever."""
+
+    KEY = "key"  # fingerprint of an API key
+    HOST = "host"
+    VENUE_ACCOUNT = "venue_account"  # the venue's own id
+    ACCOUNT = "account"  # our name
+    SALT = "salt"  # fingerprint of the salt: with another one every key would look new
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Something that an account in a mode was seen to use."""
+
+    kind: IdentityKind
+    value: str
+    mode: Mode
+    account: str
+
+
+def identity_conflicts(asked: Iterable[Identity], stored: Iterable[Identity]) -> tuple[str, ...]:
+    """Name what was seen in another mode, or under another account, than it is about to be used in; empty when nothing was.
+
+    A paper or sandbox key, host or account in live, or a live one elsewhere, is a mix-up; so is a known account whose key has become
+    that of another venue account, since its ledger is not the one that would be traded.
+    """
+    known, found = list(stored), []
+    for each in asked:
+        for row in known:
+            if row.kind is not each.kind:
+                continue
+            if each.kind is IdentityKind.SALT and row.value != each.value:
+                found.append("the salt is not the one that fingerprints were made with")
+            elif each.kind is not IdentityKind.SALT and row.value == each.value and row.mode is not each.mode:
+                found.append(f"{each.kind} {each.value} belongs to {row.mode} mode, asked for in {each.mode}")
+            elif each.kind is IdentityKind.VENUE_ACCOUNT and row.account == each.account and row.value != each.value:
+                found.append(f"account {each.account} is venue account {row.value}, the key is of {each.value}")
+    return tuple(dict.fromkeys(found))
 
 
 def fingerprint_of(salt: str, api_key: str) -> str:

@@ -72,6 +72,22 @@ comment on column arm.ended_at is 'When it was taken back; NULL while it stands.
 comment on column arm.actor is 'Person.';
 comment on column arm.reason is 'Why.';
 
+create table trading_identities (
+    kind          text not null check (kind in ('key', 'host', 'venue_account', 'account', 'salt')),
+    value         text not null,
+    mode          text not null check (mode in ('paper', 'sandbox', 'live')),
+    account       text not null,
+    first_seen_at timestamptz not null default clock_timestamp(),
+    primary key (kind, value)
+);
+create unique index trading_identities_one_salt on trading_identities (kind) where kind = 'salt';
+comment on table trading_identities is 'Keys, hosts and accounts by the one mode they were first used in; in any other they refuse to start. Append-only.';
+comment on column trading_identities.kind is 'key and salt: fingerprints; host; venue_account: the venue''s own id; account: our name.';
+comment on column trading_identities.value is 'Fingerprint, host, id or name; never a secret.';
+comment on column trading_identities.mode is 'The mode it belongs to.';
+comment on column trading_identities.account is 'Our account that used it first.';
+comment on column trading_identities.first_seen_at is 'When the venue first accepted it.';
+
 create table protections (
     name        text not null,
     account     text,
@@ -330,7 +346,7 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['kill_switch', 'reconciliation_runs', 'reconciliation_findings', 'commentary'] loop
+    foreach name in array array['kill_switch', 'reconciliation_runs', 'reconciliation_findings', 'commentary', 'trading_identities'] loop
         execute format('create trigger %I before update or delete or truncate on %I for each statement execute function refuse_rewrite()',
             name || '_append_only', name);
     end loop;

@@ -18,6 +18,7 @@ from regime_pipeline.ports import Stage
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.book_store import PostgresBook
+    from regime_pipeline.adapters.postgres.identity_store import PostgresIdentities
     from regime_pipeline.adapters.postgres.journal_store import PostgresJournal
     from regime_pipeline.adapters.postgres.ledger_store import PostgresLedger
     from regime_pipeline.adapters.postgres.opinion_store import PostgresOpinions
@@ -186,6 +187,13 @@ class PostgresWork:
         from regime_pipeline.adapters.postgres.recon_store import PostgresRecon
 
         return PostgresRecon(self.conn)
+
+    @property
+    def identities(self) -> "PostgresIdentities":
+        """Keys, hosts and accounts by the mode they belong to."""
+        from regime_pipeline.adapters.postgres.identity_store import PostgresIdentities
+
+        return PostgresIdentities(self.conn)
 
     @property
     def safety(self) -> "PostgresSafety":
