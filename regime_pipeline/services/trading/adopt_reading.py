@@ -1,0 +1,137 @@
+"""What a venue shows of an order becomes its fills and its state, in one transaction."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+
+from regime_pipeline.execution.fills import Fill
+from regime_pipeline.execution.ladder import TRADES_BACK_MS
+from regime_pipeline.execution.order_states import Guard, OrderState, StatusReading, VenueStatus, read_status
+from regime_pipeline.ports import Absent, Failed, Ok, OrderChange, OrderRow, Proof, VenueOrder, Work
+from regime_pipeline.services.trading.book_fills import book_fills
+from regime_pipeline.services.trading.chase_exits import fetch_chase_mid, write_second_child
+from regime_pipeline.services.trading.context import Trading
+from regime_pipeline.services.trading.cycle import Cycle, next_look_ms
+from regime_pipeline.services.trading.move_order import NO_CHANGE, NO_PROOF, move_order
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An order as the venue showed it, with its trades where it shows more of them than we have booked."""
+
+    seen: VenueOrder
+    fills: tuple[Fill, ...]
+    started_ms: int
+
+
+def fetch_reading(trading: Trading, order: OrderRow) -> Reading | Absent | Failed:
+    """Read an order and the trades of it that we lack."""
+    started_ms = trading.clock.now_ms()
+    answer = trading.broker.fetch_order(order.symbol, order.client_order_id, order.venue_order_id)
+    return complete_reading(trading, order, answer.value, started_ms) if isinstance(answer, Ok) else answer
+
+
+def complete_reading(trading: Trading, order: OrderRow, seen: VenueOrder, started_ms: int) -> Reading | Failed:
+    """Read the trades of an order that the venue has shown."""
+    if seen.filled <= order.filled:
+        return Reading(seen, (), started_ms)
+    since_ms = (order.sent_at_ms or order.created_at_ms) - TRADES_BACK_MS
+    trades = trading.broker.fetch_fills(order.symbol, since_ms, seen.venue_order_id)
+    if isinstance(trades, Failed):
+        return trades
+    return Reading(seen, tuple(fill for fill in trades.value if fill.venue_order_id == seen.venue_order_id), started_ms)
+
+
+def adopt_reading(cycle: Cycle, order: OrderRow, reading: Reading, *, proof: Proof = NO_PROOF, is_cancel_refused: bool = False) -> OrderRow:
+    """Book the trades of a reading and make the step that it proves; an exit whose time is up gets its second child.
+
+    Parameters
+    ----------
+    proof : Proof
+        What led to the reading; the venue's words are added to its evidence.
+    is_cancel_refused : bool
+        Whether the venue has refused our cancel for certain: an order that is open all the same rests on.
+
+    Returns
+    -------
+    OrderRow
+        The order afterwards; unchanged when the reading proves nothing new, or shows trades that the venue does not list yet.
+    """
+    trading = cycle.trading
+    mid = fetch_chase_mid(trading, order, reading.seen)
+    with trading.stores.open() as work:
+        after = book_reading(work, cycle, order, reading, proof=proof, is_cancel_refused=is_cancel_refused)
+        child = write_second_child(work, trading, after, mid) if mid is not None else None
+        trading.at("after_step")
+    if child is not None:
+        cycle.orders.setdefault(child.client_order_id, child)
+    return cycle.keep(order, after)
+
+
+def book_reading(
+    work: Work,
+    cycle: Cycle,
+    order: OrderRow,
+    reading: Reading,
+    *,
+    proof: Proof = NO_PROOF,
+    is_cancel_refused: bool = False,
+    extra: Collection[Guard] = (),
+    change: OrderChange = NO_CHANGE,
+) -> OrderRow:
+    """Do the same within an open transaction, without a second child.
+
+    Parameters
+    ----------
+    extra : collection of Guard
+        What else the caller has proven.
+    change : OrderChange
+        What else the step changes.
+    """
+    seen, now_ms = reading.seen, cycle.now_ms
+    if reading.fills:
+        known = {seen.venue_order_id: order.client_order_id}
+        booked = book_fills(work, cycle.trading.broker.traits, reading.fills, now_ms, known=known, at=cycle.trading.at)
+        filled = booked.filled.get(order.client_order_id, order.filled)
+    else:
+        filled = order.filled
+    read = read_status(seen.status, order.intent.qty, filled, seen.filled, order.step)
+    has_news = filled > order.filled
+    booked_order = replace(order, filled=filled)
+    new = _target_of(booked_order, read, has_news=has_news, is_cancel_refused=is_cancel_refused)
+    if new is None:
+        return booked_order
+    held = {*read.held, *extra, Guard.VENUE_ID_PRESENT, Guard.EVIDENCE_STORED, Guard.FILLED_NOT_DECREASING}
+    if seen.client_order_id == order.client_order_id:
+        held.add(Guard.ECHO)
+    if seen.status is VenueStatus.REJECTED:
+        held.add(Guard.VENUE_ERROR_IS_FINAL)
+    told = replace(proof, code=proof.code or read.code, evidence={**proof.evidence, **_describe(reading, filled)})
+    full = replace(
+        change, venue_order_id=seen.venue_order_id, last_seen_at_ms=reading.started_ms, next_look_at_ms=next_look_ms(order, new, now_ms)
+    )
+    return move_order(work, booked_order, new, held, lease=cycle.lease, proof=told, change=full, has_news=has_news)
+
+
+def _target_of(order: OrderRow, read: StatusReading, *, has_news: bool, is_cancel_refused: bool) -> OrderState | None:
+    """State that a reading leads to; None when it leads nowhere yet."""
+    new = read.state
+    if order.state is OrderState.CANCEL_REQUESTED:
+        if new is OrderState.REJECTED:  # no edge: a rejection after it rested is an end like another
+            new = OrderState.CANCELLED
+        if not new.is_terminal and not is_cancel_refused:
+            new = OrderState.CANCEL_REQUESTED
+    if Guard.FILLS_BOOKED not in read.held and (new.is_terminal or order.state not in _TAKES_PARTS):
+        # the venue counts trades that it does not list yet: what is listed is booked, the end waits for the rest
+        return order.state if has_news and order.state in _TAKES_PARTS else None
+    return new
+
+
+_TAKES_PARTS: Final = frozenset({OrderState.PARTIAL, OrderState.CANCEL_REQUESTED})
+"""States in which a part of the trades may be booked before the rest is listed."""
+
+
+def _describe(reading: Reading, filled: Decimal) -> dict[str, str]:
+    seen = reading.seen
+    return {"status": seen.status.value, "venue_filled": str(seen.filled), "booked": str(filled), "venue_order_id": seen.venue_order_id}

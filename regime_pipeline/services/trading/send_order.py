@@ -1,0 +1,252 @@
+"""The only place that sends an order: committed before the wire, checked once more in memory, sent once, and its answer judged by proof."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from regime_pipeline.errors import BrokerConfirmationRequiredError
+from regime_pipeline.execution.answers import Action, AnswerClass, AnswerVerdict, RawAnswer, classify_answer, plan_pause_s
+from regime_pipeline.execution.bounds import compute_rest_until_ms
+from regime_pipeline.execution.keys import spell_client_id
+from regime_pipeline.execution.ladder import WAITS_MS
+from regime_pipeline.execution.order_states import Guard, OrderState
+from regime_pipeline.execution.redact import redact_answer
+from regime_pipeline.ports import CreateReply, OrderChange, OrderRow, Pause, PauseKind, Proof, Severity, Work
+from regime_pipeline.risk.arm import ArmRow, missing_arm_parts
+from regime_pipeline.risk.kill_switch import Switch, is_allowed, worst_level
+from regime_pipeline.risk.purpose import Leg, Purpose
+from regime_pipeline.services.trading.adopt_reading import Reading, book_reading, fetch_reading
+from regime_pipeline.services.trading.context import Trading
+from regime_pipeline.services.trading.cycle import Cycle, next_look_ms, note_pause
+from regime_pipeline.services.trading.incidents import open_incident
+from regime_pipeline.services.trading.move_order import move_order
+
+AUTH_REFUSALS: Final = 3
+"""So many refusals of the key in a row stop entries and page."""
+ENTRIES_OFF_S: Final = 60
+"""So long entries wait after a page of somebody before the venue; then one may ask whether the venue itself speaks again."""
+_DEFECTS: Final = frozenset({"CONFIG", "FILTER", "BAD_SYMBOL", "BAD_REQUEST"})
+"""Refusals that our own validation should have made."""
+
+
+def send_order(cycle: Cycle, order: OrderRow) -> OrderRow:
+    """Send an order that is INTENT, once, and record what came of it.
+
+    Returns
+    -------
+    OrderRow
+        The order afterwards: at the venue, refused, UNKNOWN, or cancelled because it must not be sent any more.
+
+    Raises
+    ------
+    LeaseLostError
+        When the lease is ours no more; a step before the wire was not made, one after it is left to recovery.
+    """
+    trading = cycle.trading
+    sent, arm = _commit_sending(cycle, order)
+    if sent.state is not OrderState.SUBMITTING or sent.sent_at_ms is None:
+        return sent
+    refusal = check_wire(cycle, sent, arm)
+    if refusal is not None:
+        return _book_unsent(cycle, sent, refusal)
+    trading.at("before_wire")
+    reply = trading.broker.create_order(sent.intent.spec, sent.sent_at_ms, 1000 * trading.limits.request_window_s)
+    trading.at("after_wire")
+    cycle.counts["sent"] += 1
+    profile = trading.broker.traits.profile
+    verdict = classify_answer(profile, reply.answer, spell_client_id(sent.client_order_id, profile.client_id_form))
+    return _record_answer(cycle, sent, reply, verdict)
+
+
+def _commit_sending(cycle: Cycle, order: OrderRow) -> tuple[OrderRow, ArmRow | None]:
+    """tx2: what says that the order is about to leave is there before it leaves, or it does not leave."""
+    trading, asked_s = cycle.trading, cycle.trading.monotonic()
+    key, intent = order.intent.key, order.intent
+    with trading.stores.open() as work:
+        cycle.switches = work.safety.load_switches(key.account)
+        arm = work.safety.load_arm(key.account) if intent.mode == "live" else None
+        now_ms = cycle.now_ms
+        reason = refuse_intent(trading, order, cycle.switches, now_ms)
+        if reason is not None:
+            after = _drop(work, cycle, order, reason)
+        else:
+            held = {Guard.CLIENT_ID_STORED, Guard.LEASE_HELD, Guard.BEFORE_DECIDE_BY, Guard.NOT_KILLED, Guard.MODE_MATCHES}
+            expires_ms = now_ms + 1000 * trading.limits.request_window_s if trading.broker.traits.profile.expires else None
+            rest_ms = compute_rest_until_ms(now_ms, order.purpose, is_target=intent.leg is Leg.TP, limits=trading.limits)
+            change = OrderChange(sent_at_ms=now_ms, request_expires_at_ms=expires_ms, rest_until_ms=rest_ms)
+            after = move_order(work, order, OrderState.SUBMITTING, held, lease=cycle.lease, change=change, renews_lease=True)
+            trading.at("before_submitting_commit")
+    if after.state is OrderState.SUBMITTING:
+        cycle.confirmed_s = asked_s
+    return cycle.keep(order, after), arm
+
+
+def refuse_intent(trading: Trading, order: OrderRow, switches: list[Switch], now_ms: int) -> str | None:
+    """Say why an intent is not sent any more, by the levels of table and file, the mode, and its time."""
+    key, intent = order.intent.key, order.intent
+    level = worst_level((*switches, *trading.latch.read()), key.account, key.strategy, key.symbol)
+    if not is_allowed(level, intent.leg, by_person=intent.origin == "human"):
+        return "KILLED"
+    if intent.mode is not trading.terms.mode:
+        return "MODE_MISMATCH"
+    return "NEVER_SENT" if now_ms >= intent.decide_by_ms else None
+
+
+def drop_intent(cycle: Cycle, order: OrderRow, reason: str) -> OrderRow:
+    """End an order that is not to be sent: cancelled, or rejected where it should not have been written for this executor."""
+    with cycle.trading.stores.open() as work:
+        after = _drop(work, cycle, order, reason)
+    return cycle.keep(order, after)
+
+
+def _drop(work: Work, cycle: Cycle, order: OrderRow, reason: str) -> OrderRow:
+    new = OrderState.REJECTED if reason == "MODE_MISMATCH" else OrderState.CANCELLED
+    return move_order(work, order, new, {Guard.REASON_GIVEN}, lease=cycle.lease, proof=Proof(code=reason))
+
+
+def check_wire(cycle: Cycle, order: OrderRow, arm: ArmRow | None) -> str | None:
+    """Check in memory, just before the wire, what may have changed since the commit; None when the order may leave.
+
+    Raises
+    ------
+    LeaseLostError
+        When the lease had to be confirmed again and is ours no more.
+    """
+    trading, intent = cycle.trading, order.intent
+    cycle.keep_lease()
+    now_ms = cycle.now_ms
+    reason = refuse_intent(trading, order, cycle.switches, now_ms)
+    if reason is not None:
+        return reason
+    if intent.purpose is not Purpose.ENTRY:  # an account that is not armed may still reduce
+        return None
+    missing = missing_arm_parts(
+        mode=trading.terms.mode,
+        account=trading.terms.account,
+        fingerprint=trading.terms.key_fingerprint,
+        acknowledged_account=trading.terms.acknowledged_account,
+        row=arm,
+        now_s=now_ms // 1000,
+    )
+    return "NOT_ARMED" if missing else None
+
+
+def _book_unsent(cycle: Cycle, order: OrderRow, reason: str) -> OrderRow:
+    """End an order that was about to be sent and was not: we know it, because it is we who did not send it."""
+    proof = Proof(AnswerClass.NOT_SENT.value, reason)
+    with cycle.trading.stores.open() as work:
+        after = move_order(work, order, OrderState.REJECTED, {Guard.VENUE_ERROR_IS_FINAL}, lease=cycle.lease, proof=proof)
+    return cycle.keep(order, after)
+
+
+def _record_answer(cycle: Cycle, order: OrderRow, reply: CreateReply, verdict: AnswerVerdict) -> OrderRow:
+    """tx3: the step that the answer proves. Whatever fails here leaves SUBMITTING to recovery; the wire is never repeated."""
+    reading = fetch_reading(cycle.trading, order) if verdict.has_moved else None
+    proof = _proof_of(reply.answer, verdict)
+    try:
+        with cycle.trading.stores.open() as work:
+            cycle.trading.at("after_answer")
+            after = _step(work, cycle, order, verdict, reading if isinstance(reading, Reading) else None, proof)
+            _follow(work, cycle, order, reply, verdict)
+            cycle.trading.at("after_step")
+    except BrokerConfirmationRequiredError as error:
+        told = replace(proof, evidence={**proof.evidence, "refused": str(error)})
+        with cycle.trading.stores.open() as work:
+            after = _to_unknown(work, cycle, order, told)
+    after = cycle.keep(order, after)
+    if Action.COUNT_AUTH_REFUSAL in verdict.actions:
+        _count_auth_refusals(cycle)
+    return after
+
+
+def _step(work: Work, cycle: Cycle, order: OrderRow, verdict: AnswerVerdict, reading: Reading | None, proof: Proof) -> OrderRow:
+    if verdict.answer_class is not AnswerClass.ACCEPTED:
+        if verdict.next_state is OrderState.REJECTED:
+            return move_order(work, order, OrderState.REJECTED, {Guard.VENUE_ERROR_IS_FINAL}, lease=cycle.lease, proof=proof)
+        return _to_unknown(work, cycle, order, proof)
+    if reading is not None:
+        after = book_reading(work, cycle, order, reading, proof=proof)
+        if after.state is not OrderState.SUBMITTING:
+            return after
+        order = after
+    change = OrderChange(
+        venue_order_id=verdict.venue_order_id,
+        last_seen_at_ms=cycle.now_ms,
+        next_look_at_ms=next_look_ms(order, OrderState.OPEN, cycle.now_ms),
+    )
+    held = {Guard.VENUE_ID_PRESENT, Guard.ECHO} if verdict.venue_order_id else set()
+    return move_order(work, order, OrderState.OPEN, held, lease=cycle.lease, proof=proof, change=change)
+
+
+def _to_unknown(work: Work, cycle: Cycle, order: OrderRow, proof: Proof) -> OrderRow:
+    change = OrderChange(unknown_at_ms=cycle.now_ms, next_look_at_ms=cycle.now_ms + WAITS_MS[0])
+    return move_order(work, order, OrderState.UNKNOWN, (), lease=cycle.lease, proof=proof, change=change)
+
+
+def settle_left_over(cycle: Cycle, order: OrderRow) -> OrderRow:
+    """Turn an order that somebody was about to send, and did not record, into one to be looked for; it is never sent again."""
+    with cycle.trading.stores.open() as work:
+        after = _to_unknown(work, cycle, order, Proof(code="LEFT_OVER", evidence={"token": order.lease_token}))
+    return cycle.keep(order, after)
+
+
+def _proof_of(answer: RawAnswer, verdict: AnswerVerdict) -> Proof:
+    evidence = {"transport": answer.transport.value, "venue_code": verdict.code} if verdict.code else {"transport": answer.transport.value}
+    return Proof(verdict.answer_class.value, verdict.reason, answer.status, redact_answer(answer.body), evidence)
+
+
+def _follow(work: Work, cycle: Cycle, order: OrderRow, reply: CreateReply, verdict: AnswerVerdict) -> None:
+    """Do in the same transaction what else an answer asks for."""
+    for action in verdict.actions:
+        if action in _FOLLOW:
+            _FOLLOW[action](work, cycle, order, reply)
+    if verdict.reason in _DEFECTS and verdict.answer_class is AnswerClass.REFUSED:
+        _report_refusal(work, cycle, order, reply)
+    if verdict.answer_class in {AnswerClass.ACCEPTED, AnswerClass.REFUSED}:  # the venue itself has spoken
+        for kind in list(cycle.pauses):
+            note_pause(work, cycle, Pause(kind, cycle.now_ms, 0))
+            del cycle.pauses[kind]
+
+
+def _pause_creates(work: Work, cycle: Cycle, _order: OrderRow, reply: CreateReply) -> None:
+    last = cycle.pauses.get(PauseKind.CREATES)
+    length_s = plan_pause_s(reply.retry_after_s, last.length_s if last else None)
+    note_pause(work, cycle, Pause(PauseKind.CREATES, cycle.now_ms + 1000 * length_s, length_s))
+
+
+def _pause_entries(work: Work, cycle: Cycle, order: OrderRow, reply: CreateReply) -> None:
+    note_pause(work, cycle, Pause(PauseKind.ENTRIES, cycle.now_ms + 1000 * ENTRIES_OFF_S, ENTRIES_OFF_S))
+    evidence = {"order": order.client_order_id, "http_status": reply.answer.status, "raw": redact_answer(reply.answer.body)[:500]}
+    open_incident(work, "VENUE_PAGE", Severity.WARNING, cycle.trading.broker.traits.venue, evidence)
+
+
+def _report_refusal(work: Work, _cycle: Cycle, order: OrderRow, reply: CreateReply) -> None:
+    evidence = {"symbol": order.symbol, "http_status": reply.answer.status, "raw": redact_answer(reply.answer.body)[:500]}
+    open_incident(work, "CONFIG_REFUSED", Severity.WARNING, order.client_order_id, evidence)
+
+
+def _measure_clock(_work: Work, cycle: Cycle, _order: OrderRow, _reply: CreateReply) -> None:
+    cycle.wants.add("measure_clock")
+
+
+def _check_balances(_work: Work, cycle: Cycle, _order: OrderRow, _reply: CreateReply) -> None:
+    cycle.wants.add("check_balances")
+
+
+_FOLLOW: Final[dict[Action, Callable[[Work, Cycle, OrderRow, CreateReply], None]]] = {
+    Action.PAUSE_CREATES: _pause_creates,
+    Action.ENTRIES_OFF: _pause_entries,
+    Action.REPORT_CONFIG: _report_refusal,
+    Action.MEASURE_CLOCK: _measure_clock,
+    Action.CHECK_BALANCES: _check_balances,
+}
+
+
+def _count_auth_refusals(cycle: Cycle) -> None:
+    """Three refusals of the key in a row are no accident: entries stop until a create is taken again, and a person is paged."""
+    account = cycle.trading.terms.account
+    with cycle.trading.stores.open() as work:
+        if work.orders.load_last_codes(account, AUTH_REFUSALS) == ["AUTH"] * AUTH_REFUSALS:
+            note_pause(work, cycle, Pause(PauseKind.ENTRIES, cycle.now_ms + 1000 * ENTRIES_OFF_S, ENTRIES_OFF_S))
+            open_incident(work, "AUTH_REFUSED", Severity.CRITICAL, account, {"refusals_in_a_row": AUTH_REFUSALS})
+            cycle.wants.add("page_auth")
