@@ -31,6 +31,13 @@ from regime_pipeline.risk.purpose import Side
 from regime_pipeline.simulation.clock import VirtualClock
 
 QUOTE = "USDT"
+WORDS = {
+    VenueStatus.OPEN: "NEW",
+    VenueStatus.CLOSED: "FILLED",
+    VenueStatus.CANCELED: "CANCELED",
+    VenueStatus.EXPIRED: "EXPIRED",
+    VenueStatus.REJECTED: "REJECTED",
+}
 
 
 @dataclass(frozen=True)
@@ -178,13 +185,7 @@ class FakeBroker:
         body = script.body
         if body is None:
             order = self.orders.get(client_order_id)
-            words = {
-                VenueStatus.OPEN: "NEW",
-                VenueStatus.CLOSED: "FILLED",
-                VenueStatus.CANCELED: "CANCELED",
-                VenueStatus.EXPIRED: "EXPIRED",
-            }
-            said = {"orderId": order.venue_order_id, "status": words[order.status]} if order else {}
+            said = {"orderId": order.venue_order_id, "status": WORDS[order.status]} if order else {}
             body = json.dumps({**said, echo: client_order_id}).encode()
         return CreateReply(RawAnswer(script.transport, script.status, body), script.retry_after_s)
 
@@ -200,9 +201,9 @@ class FakeBroker:
         if self._fails("fetch_order"):
             return Failed("scripted")
         for order in self._shown():
-            if order.symbol == symbol and venue_order_id in {None, order.venue_order_id}:
-                if venue_order_id is not None or order.client_order_id == client_order_id:
-                    return Ok(order)
+            wanted = order.client_order_id == client_order_id if venue_order_id is None else order.venue_order_id == venue_order_id
+            if wanted and order.symbol == symbol:
+                return Ok(order)
         return Absent()
 
     def fetch_open_orders(self, symbol: str | None = None) -> Read[Sequence[VenueOrder]]:
