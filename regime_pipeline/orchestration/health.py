@@ -150,6 +150,9 @@ def build_rules(settings: Settings, channels: Sequence[str]) -> WatchRules:
         monthly_calls=settings.coingecko_monthly_calls,
         is_growing=settings.source != "recorded",
         has_collector=settings.source == "live",
+        account=settings.trading_account,
+        is_trading=settings.trading_enabled,
+        has_executor=settings.with_executor or settings.trading_mode != "paper",
     )
 
 
@@ -161,10 +164,12 @@ def build_watched(settings: Settings, database_url: str, scheduler: Scheduler | 
     ConfigError
         When an address in `alert_urls` is none that Apprise understands.
     """
+    from regime_pipeline.adapters.latch_file import LATCH_NAME, LatchFile
     from regime_pipeline.adapters.notify.channels import build_notifiers
     from regime_pipeline.adapters.notify.dead_man import HttpDeadMan
     from regime_pipeline.adapters.postgres.alert_store import PostgresAlerts
     from regime_pipeline.adapters.postgres.health_store import PostgresHealth
+    from regime_pipeline.adapters.postgres.trading_health import PostgresTradingHealth
 
     return Watched(
         health=PostgresHealth(database_url),
@@ -173,6 +178,8 @@ def build_watched(settings: Settings, database_url: str, scheduler: Scheduler | 
         free_bytes=lambda: shutil.disk_usage(_existing(settings.home)).free,
         notifiers=build_notifiers(settings.alert_file, settings.alert_urls),
         dead_man=HttpDeadMan(settings.dead_man_url) if settings.dead_man_url is not None else None,
+        trading=PostgresTradingHealth(database_url),
+        read_latch=LatchFile(settings.kill_dir / LATCH_NAME).read,
     )
 
 

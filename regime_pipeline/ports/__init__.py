@@ -50,6 +50,7 @@ from regime_pipeline.ports.health import (
     Scheduler,
     SilentFlag,
 )
+from regime_pipeline.ports.identities import IdentityStore
 from regime_pipeline.ports.journal import DecisionHead, DecisionRow, JournalStore, LineRow, StoredDecision, StoredLine, TickRun
 from regime_pipeline.ports.ledger import (
     ACCOUNT,
@@ -111,6 +112,7 @@ from regime_pipeline.ports.safety import (
     SeriesFacts,
 )
 from regime_pipeline.ports.sources import BarSource, CandleStream, DominanceSampler, TimeRange
+from regime_pipeline.ports.trading_health import AgreedHold, ExecutorBeat, OpenIncident, ReconState, StuckNote, StuckOrder, TradingHealth
 from regime_pipeline.ports.trend import Checkpoint, TrendStore
 from regime_pipeline.ports.work import MarkStore, Stage, Stores, Upkeep, Work
 
@@ -121,6 +123,7 @@ __all__ = [
     "Absent",
     "AcceptedEntry",
     "ActionRow",
+    "AgreedHold",
     "Alert",
     "AlertBook",
     "AlertKind",
@@ -158,6 +161,7 @@ __all__ = [
     "EngineRecord",
     "EquityMark",
     "EquityRow",
+    "ExecutorBeat",
     "Failed",
     "FailedCheck",
     "FeedFacts",
@@ -173,6 +177,7 @@ __all__ = [
     "HealthStore",
     "Heartbeat",
     "HoldingRow",
+    "IdentityStore",
     "Incident",
     "IntentOutcome",
     "JobOutcome",
@@ -192,6 +197,7 @@ __all__ = [
     "Ok",
     "OpenAlert",
     "OpenGaps",
+    "OpenIncident",
     "OpenNote",
     "OpinionStore",
     "OpinionTable",
@@ -222,6 +228,7 @@ __all__ = [
     "ReconFact",
     "ReconFinding",
     "ReconRun",
+    "ReconState",
     "ReconStore",
     "Refusals",
     "RegimeStore",
@@ -242,12 +249,15 @@ __all__ = [
     "StoredDecision",
     "StoredLine",
     "Stores",
+    "StuckNote",
+    "StuckOrder",
     "SummaryRow",
     "TickRun",
     "TimeInForce",
     "TimeRange",
     "TradeRow",
     "TradingBeat",
+    "TradingHealth",
     "Transition",
     "TrendStore",
     "Upkeep",

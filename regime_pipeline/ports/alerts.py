@@ -34,6 +34,13 @@ class AlertKind(StrEnum):
     DEAD_MAN = "dead_man"
     WATCH_FAILED = "watch_failed"
     DATABASE_DOWN = "database_down"
+    KILL_LEVEL = "kill_level"
+    EXECUTOR_SILENT = "executor_silent"
+    ORDER_UNKNOWN = "order_unknown"
+    RECONCILIATION = "reconciliation"
+    INCIDENT = "incident"
+    OUTBOX_STUCK = "outbox_stuck"
+    ALL_HOLD = "all_hold"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,32 @@ KINDS: Final[Mapping[AlertKind, KindNote]] = {
         "this kind of fault is not looked for", "read the message; `regime db status` and `regime doctor` help"
     ),
     AlertKind.DATABASE_DOWN: KindNote("nothing is read, written or recorded; this alert is not either", "`regime db status`, then its log"),
+    AlertKind.KILL_LEVEL: KindNote(
+        "L1 sends no entries, L2 only reduces, L3 cancels everything but stops, L4 has ended the executor",
+        "find out why it was raised; only `regime release` lowers a latched level",
+    ),
+    AlertKind.EXECUTOR_SILENT: KindNote(
+        "no order is sent, swept or reconciled, and software stops do not trigger", "restart it: `regime executor`, or `regime up` on paper"
+    ),
+    AlertKind.ORDER_UNKNOWN: KindNote(
+        "its symbol takes no entries, its full quantity counts as exposure, the account only reduces",
+        "look for the order at the venue by its id; `regime reconcile` looks again",
+    ),
+    AlertKind.RECONCILIATION: KindNote(
+        "entries are off for what differs, or for the account when it could not be compared",
+        "`regime reconcile` names the differences; explain them before anything is adjusted",
+    ),
+    AlertKind.INCIDENT: KindNote(
+        "something happened that must not: what it stops depends on its kind", "`regime incidents` shows what was seen"
+    ),
+    AlertKind.OUTBOX_STUCK: KindNote(
+        "a kill, a cancel or an order that was decided has not been carried out",
+        "see whether the executor lives; `regime kill` needs neither",
+    ),
+    AlertKind.ALL_HOLD: KindNote(
+        "nothing was traded for a day, for one reason everywhere",
+        "`regime decisions` shows the reason; a quiet market is one, a stuck input too",
+    ),
 }
 
 

@@ -6,9 +6,22 @@ from typing import Final
 
 from regime_pipeline.errors import NotifyError, RegimeError
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import Alert, AlertKind, AlertStore, DeadMan, DriverAge, HealthStore, Notifier, Scheduler, Severity
+from regime_pipeline.ports import (
+    Alert,
+    AlertKind,
+    AlertStore,
+    DeadMan,
+    DriverAge,
+    HealthStore,
+    Notifier,
+    Scheduler,
+    Severity,
+    TradingHealth,
+)
 from regime_pipeline.regime.drivers import get_driver
+from regime_pipeline.risk.kill_switch import Switch
 from regime_pipeline.services import judge_health as judge
+from regime_pipeline.services import judge_trading
 from regime_pipeline.services.alert_kinds import Mode, is_critical
 from regime_pipeline.services.raise_alerts import AlertPlan, AlertRules, raise_alerts
 from regime_pipeline.services.send_notices import send_notices
@@ -18,7 +31,7 @@ JOB_QUIET_S: Final = 600
 NOTIFY_PATIENCE_S: Final = 600
 SLOW_EVERY_S: Final = 3600
 """Questions that read thousands of rows are asked once an hour."""
-SLOW_KINDS: Final = frozenset({AlertKind.FLAG_SILENT, AlertKind.DAGSTER_SIZE})
+SLOW_KINDS: Final = frozenset({AlertKind.FLAG_SILENT, AlertKind.DAGSTER_SIZE, AlertKind.ALL_HOLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,10 @@ class WatchRules:
         Whether the source gives new bars as time goes by; a recording does not, so its drivers cannot be late.
     has_collector : bool
         Whether a collector should be running once it has run.
+    account : str
+        Account that is traded here.
+    is_trading, has_executor : bool
+        Whether its orders may be sent, and whether an executor should be running once it has run.
     """
 
     alerts: AlertRules
@@ -38,11 +55,17 @@ class WatchRules:
     monthly_calls: int
     is_growing: bool
     has_collector: bool
+    account: str = ""
+    is_trading: bool = False
+    has_executor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Who is asked. `scheduler` is None where there is no Dagster; `free_bytes` tells the room on our disk."""
+    """Who is asked. `scheduler` is None where there is no Dagster; `free_bytes` tells the room on our disk.
+
+    `trading` is None where no orders are looked after; `read_latch` tells the kill levels of the file.
+    """
 
     health: HealthStore
     alerts: AlertStore
@@ -50,6 +73,8 @@ class Watched:
     free_bytes: Callable[[], int]
     notifiers: Sequence[Notifier]
     dead_man: DeadMan | None
+    trading: TradingHealth | None = None
+    read_latch: Callable[[], Sequence[Switch]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +147,29 @@ def _build_probes(watched: Watched, rules: WatchRules, now_s: int) -> dict[Alert
         probes[AlertKind.CHECK_FAILURE] = lambda: judge.judge_checks(scheduler.load_failed_checks())
         probes[AlertKind.DAEMON_SILENT] = lambda: judge.judge_daemons(scheduler.load_daemon_beats(), now_s)
         probes[AlertKind.DAGSTER_SIZE] = lambda: judge.judge_dagster_size(scheduler.load_size_bytes(), now_s)
+    if watched.trading is not None:
+        probes |= _build_trading_probes(watched, watched.trading, rules, now_s)
+    return probes
+
+
+def _build_trading_probes(watched: Watched, trading: TradingHealth, rules: WatchRules, now_s: int) -> dict[AlertKind, Probe]:
+    probes: dict[AlertKind, Probe] = {
+        AlertKind.KILL_LEVEL: lambda: judge_trading.judge_kills([*trading.load_kill_levels(), *watched.read_latch()]),
+        AlertKind.ORDER_UNKNOWN: lambda: judge_trading.judge_unknown_orders(
+            trading.find_unknown_orders(now_s - judge_trading.UNKNOWN_S), now_s
+        ),
+        AlertKind.RECONCILIATION: lambda: judge_trading.judge_recon(
+            trading.load_recon_states(), rules.account, now_s, is_trading=rules.is_trading
+        ),
+        AlertKind.INCIDENT: lambda: judge_trading.judge_incidents(trading.load_critical_incidents()),
+        AlertKind.OUTBOX_STUCK: lambda: judge_trading.judge_notes(
+            trading.find_stuck_notes(now_s - judge_trading.KILL_NOTE_S, now_s - judge_trading.NOTE_S), now_s
+        ),
+    }
+    if rules.is_trading:  # switched off, everything is held for that reason
+        probes[AlertKind.ALL_HOLD] = lambda: judge_trading.judge_holds(trading.find_agreed_holds(now_s - judge_trading.HOLD_S), now_s)
+    if rules.has_executor:
+        probes[AlertKind.EXECUTOR_SILENT] = lambda: judge_trading.judge_executors(trading.load_executor_beats(), rules.account, now_s)
     return probes
 
 
