@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from regime_pipeline.ports.alerts import Severity
+from regime_pipeline.ports.broker import Listing
 
 
 class PassKind(StrEnum):
@@ -167,6 +168,14 @@ class ReconStore(Protocol):
 
     def load_strategies(self, account: str) -> list[str]:
         """Load the strategies that ever ordered for an account."""
+        ...
+
+    def save_listings(self, venue: str, listings: Mapping[str, Listing], now_ms: int) -> None:
+        """Keep rules and fees as the venue says them now; what it does not list any more becomes inactive, where it lists anything."""
+        ...
+
+    def load_durability(self) -> dict[str, str]:
+        """Load the settings of the server without which a commit is no promise: fsync, synchronous_commit, full_page_writes."""
         ...
 
     def load_guarded(self, account: str, book_id: str) -> list[GuardedPosition]:
