@@ -279,6 +279,14 @@ class LedgerStore(Protocol):
         """Write a position whose trade has just been closed."""
         ...
 
+    def load_closes(self, contracts: Collection[str], at_ms: int) -> dict[str, float]:
+        """Load the newest close of tokens and majors whose bar had ended at an instant, of whatever bar length ended last."""
+        ...
+
+    def fund_paper(self, account: str, asset: str, amount: Decimal) -> None:
+        """Move money of a paper account at the paper broker, as a transfer from outside does at a venue."""
+        ...
+
     def add_equity_point(
         self, account: str, at_ms: int, equity_quote: Decimal, cash_quote: Decimal, holdings: Mapping[str, tuple[Decimal, Decimal]]
     ) -> bool:

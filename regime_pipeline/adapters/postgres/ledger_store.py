@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from regime_pipeline.errors import BadInputError
 from regime_pipeline.execution.fills import Fill
 from regime_pipeline.execution.ledger import LedgerAccount
 from regime_pipeline.execution.order_states import TERMINAL
@@ -56,6 +57,29 @@ _SUM_ACTIONS: Final = sql.SQL(
     " where a.id = s.action_id returning {action}"
 ).format(action=_ACTION)
 _TRADE: Final = sql.SQL("select {action} from pm_actions as a where trade_id = %s order by bar_ts").format(action=_ACTION)
+_BARS_OF: Final = sql.SQL(
+    "select distinct on (m.contract) m.contract, b.close_usd, b.timestamp + t.length as ended, t.length from ({markets}) as m"
+    " cross join (values ('1m', interval '1 minute'), ('5m', '5 minutes'), ('15m', '15 minutes'), ('1h', '1 hour'), ('4h', '4 hours'),"
+    " ('1d', '1 day')) as t (timeframe, length)"
+    " cross join lateral (select close_usd, timestamp from {bars} as p where p.token_contract = m.contract and p.chain = m.chain and"
+    " p.timeframe = t.timeframe and p.is_final and p.timestamp <= to_timestamp(%(at)s) - t.length order by p.timestamp desc limit 1) as b"
+    " order by m.contract, ended desc, t.length"
+)
+_TOKENS: Final = sql.SQL(
+    "select distinct token_contract as contract, token_chain as chain from lowcap_positions"
+    " where token_contract = any(%(contracts)s) and token_chain <> 'regime'"
+)
+_MAJORS: Final = sql.SQL(
+    "select name as contract, (select chain from majors_price_data_ohlc where token_contract = name limit 1) as chain"
+    " from unnest(%(contracts)s::text[]) as given (name)"
+)
+_CLOSES: Final = sql.SQL(
+    "select distinct on (contract) contract, close_usd from (({tokens}) union all ({majors})) as closes"
+    " order by contract, ended desc, length"
+).format(
+    tokens=_BARS_OF.format(markets=_TOKENS, bars=sql.SQL("lowcap_price_data_ohlc")),
+    majors=_BARS_OF.format(markets=_MAJORS, bars=sql.SQL("majors_price_data_ohlc")),
+)
 _TERMINAL: Final = sorted(TERMINAL)
 
 
@@ -317,6 +341,30 @@ class PostgresLedger:
         self.conn.execute(
             "update lowcap_positions set closed_at = to_timestamp(%s / 1000.0) where id = %s", (closed_ms, totals.position_id)
         )
+
+    def load_closes(self, contracts: Collection[str], at_ms: int) -> dict[str, float]:
+        """Load the newest close of tokens and majors whose bar had ended at an instant, of whatever bar length ended last."""
+        rows = self.conn.execute(_CLOSES, {"contracts": list(contracts), "at": at_ms / 1000})
+        return dict(rows.fetchall())
+
+    def fund_paper(self, account: str, asset: str, amount: Decimal) -> None:
+        """Move money of a paper account at the paper broker, as a transfer from outside does at a venue.
+
+        Raises
+        ------
+        BadInputError
+            When more is taken than there is.
+        """
+        self.conn.execute(
+            "insert into paper.balances (account, asset, total) values (%s, %s, 0) on conflict do nothing",
+            (account, asset),
+        )
+        moved = self.conn.execute(
+            "update paper.balances set total = total + %s where account = %s and asset = %s and total + %s >= 0",
+            (amount, account, asset, amount),
+        )
+        if moved.rowcount == 0:
+            raise BadInputError(f"withdrawal was {-amount} {asset}, more than {account} has at the paper broker; take less")
 
     def add_equity_point(
         self, account: str, at_ms: int, equity_quote: Decimal, cash_quote: Decimal, holdings: Mapping[str, tuple[Decimal, Decimal]]

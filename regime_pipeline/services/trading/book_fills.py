@@ -185,7 +185,7 @@ def _find_marks(work: Work, reports: Sequence[tuple[Key, Fill]], marks_quote: Ma
     missing = third - set(marks_quote)
     if not missing:
         return marks_quote
-    stored = work.portfolio.load_marks(missing, now_ms // 1000)
+    stored = work.ledger.load_closes(missing, now_ms)
     return {**{asset: to_decimal(price) for asset, price in stored.items()}, **marks_quote}
 
 
