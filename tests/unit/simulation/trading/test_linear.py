@@ -42,7 +42,10 @@ def test_profits_of_parts_add_up_exactly_although_the_average_has_no_end() -> No
     book.create(market("BUY", "1", "a"), T0)
     book.set_price("BTCUSDT", Decimal("40000.1"), T0)
     book.create(market("BUY", "2", "b"), T0)
-    for n in range(3):
+    book.create(market("SELL", "1", "out0"), T0)
+    # The first part costs 40 000.06666667, rounded to 8 decimals.
+    assert position(book).realised == Decimal("0.03333333")
+    for n in (1, 2):
         book.create(market("SELL", "1", f"out{n}"), T0)
     # Sold 3 x 40 000.1 = 120 000.3, bought for 120 000.2.
     assert book.account.wallet.total("USDT") == Decimal("10000.1")
