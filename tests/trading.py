@@ -146,6 +146,7 @@ def serve_trading(
     start_s: float | None = None,
     is_tls: bool = False,
     port: int = 0,
+    floor: TradingFloor | None = None,
     **rules: Any,
 ) -> Iterator[TradingVenue]:
     """Serve a book on 127.0.0.1 until the block is left.
@@ -162,6 +163,8 @@ def serve_trading(
         Of the clock: by default the machine's time at its pace, since ccxt stamps with it.
     is_tls : bool
         Over https with a certificate of its own; clients of `exchange()` trust it.
+    port, floor
+        Those of a venue that was up before, to let it come back with all that it knew; books are not opened anew then.
     """
     held = {asset: Decimal(amount) for asset, amount in balances.items()} if balances is not None else None
     clock = VirtualClock(utc_now().timestamp() if start_s is None else start_s, speed)
@@ -169,10 +172,11 @@ def serve_trading(
     venue = SimulatedVenue(source, universe, clock)
     if is_following:
         instruments = list_markets(venue.truth, MarketType(market_type), clock.start_s)
-    books = [TradingBook(market_type, instruments, held, **rules), *map(TradingBook, others)]
+    if floor is None:
+        floor = TradingFloor(TradingBook(market_type, instruments, held, **rules), *map(TradingBook, others))
     if is_following:
-        follow_bars(books[0], venue.truth)
-    venue.trading = floor = TradingFloor(*books)
+        follow_bars(floor.desk(market_type).book, venue.truth)
+    venue.trading = floor
     with TemporaryDirectory() as folder:
         pem = make_certificate(Path(folder), utc_now) if is_tls else None
         with serve(venue, port, pem) as served:

@@ -170,7 +170,8 @@ class SimulatedVenue:
         return await _send_half(request, response) if kind is FaultKind.TRUNCATED else response
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response({"clock": self._clock(), "requests": dict(self.requests), "faults": dict(self.board.counts)})
+        trading = {"trading": dict(self.trading.requests)} if self.trading is not None else {}
+        return web.json_response({"clock": self._clock(), "requests": dict(self.requests), "faults": dict(self.board.counts), **trading})
 
     async def _read_clock(self, _request: web.Request) -> web.StreamResponse:
         return web.json_response(self._clock())

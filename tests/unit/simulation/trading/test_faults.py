@@ -203,6 +203,16 @@ def test_a_fill_is_seen_before_the_create_is_answered(venue: TradingVenue) -> No
         assert under_way.result()["status"] == "open"
 
 
+def test_a_venue_that_was_down_comes_back_with_all_that_it_knew() -> None:
+    with serve_trading() as venue:
+        create(venue)
+        exchange = venue.exchange()
+    with pytest.raises(ccxt.NetworkError):
+        exchange.fetch_time()
+    with serve_trading(port=int(venue.url.rpartition(":")[2]), floor=venue.floor):
+        assert exchange.fetch_order(None, PAIR, {"clientOrderId": "a"})["status"] == "open"
+
+
 def test_control_is_never_touched(venue: TradingVenue) -> None:
     venue.script({"on": "*", "repeat": 0, "cut": "reset", "accept": "never"})
     with pytest.raises(ccxt.NetworkError):
