@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         split = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        asked = Asked(split.path, dict(parse_qsl(split.query)), json.loads(body) if body else None, dict(self.headers))
+        asked = Asked(split.path, dict(parse_qsl(split.query)), _parse(body), dict(self.headers))
         reply = self.server.script.answer(asked)
         content = reply.body.encode() if isinstance(reply.body, str) else reply.body
         if reply.is_silent:
@@ -101,6 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has this name
         """Say nothing."""
+
+
+def _parse(body: bytes) -> object:
+    """A body of JSON as it is meant, a form as its fields."""
+    text = body.decode()
+    return dict(parse_qsl(text)) if "=" in text and not text.startswith(("{", "[", '"')) else json.loads(text) if text else None
 
 
 @contextmanager
