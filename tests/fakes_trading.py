@@ -96,6 +96,7 @@ class FakeBroker:
         self.cancel_script: list[Scripted] = []
         self.failing: set[str] = set()  # reads that fail, by name
         self.hidden: set[str] = set()  # orders that no read shows, by our id
+        self.on_place: Callable[[str], object] | None = None  # what happens to an order before its create is answered
         self.balances: dict[str, Decimal] = {QUOTE: Decimal(100_000)}
 
     def fill(self, client_order_id: str, qty: Decimal | str, price: Decimal | str | None = None) -> Fill:
@@ -147,7 +148,9 @@ class FakeBroker:
             spec.client_order_id,
         )
         self.orders[spec.client_order_id] = order
-        if self.fills_at_once:
+        if self.on_place is not None:
+            self.on_place(spec.client_order_id)
+        elif self.fills_at_once:
             self.fill(spec.client_order_id, spec.qty)
         elif spec.tif is TimeInForce.IOC:
             self.end(spec.client_order_id, VenueStatus.EXPIRED)
@@ -185,7 +188,7 @@ class FakeBroker:
         body = script.body
         if body is None:
             order = self.orders.get(client_order_id)
-            said = {"orderId": order.venue_order_id, "status": WORDS[order.status]} if order else {}
+            said = {"orderId": order.venue_order_id, "status": _word_for(order)} if order else {}
             body = json.dumps({**said, echo: client_order_id}).encode()
         return CreateReply(RawAnswer(script.transport, script.status, body), script.retry_after_s)
 
@@ -265,6 +268,10 @@ class FakeBroker:
     def fetch_permissions(self) -> Read[frozenset[str]]:
         """Show what a trader's key may do."""
         return Ok(frozenset({"read", "trade"}))
+
+
+def _word_for(order: VenueOrder) -> str:
+    return "PARTIALLY_FILLED" if order.status is VenueStatus.OPEN and order.filled else WORDS[order.status]
 
 
 @dataclass
