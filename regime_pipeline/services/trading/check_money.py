@@ -12,22 +12,22 @@ from typing import Final
 from regime_pipeline.errors import ReconciliationError
 from regime_pipeline.execution.compare import Grade, Pair, judge_cash, judge_funding, judge_positions, sum_holdings
 from regime_pipeline.execution.drift import AGREE_AFTER_S, Drift, Tier
-from regime_pipeline.execution.ledger import Batch, Line
 from regime_pipeline.execution.ledger import LedgerAccount as Account
 from regime_pipeline.portfolio.money import EXACT, QUOTIENT, ZERO
 from regime_pipeline.ports import (
     Balance,
     Failed,
     FundingPayment,
-    LedgerStore,
-    Posting,
     Read,
     ReconFinding,
+    Severity,
     VenuePosition,
     Work,
 )
 from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.services.trading.context import Trading
+from regime_pipeline.services.trading.incidents import open_incident
+from regime_pipeline.services.trading.open_account import book_funding_payments
 
 DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
@@ -79,7 +79,7 @@ def check_money(
     """
     verdict = MoneyVerdict()
     traits, account = trading.broker.traits, trading.terms.account
-    book_funding(work.ledger, trading, reading, verdict)
+    _check_funding(work, trading, reading, verdict)
     balances = work.ledger.load_balances(account)
     wallet = sum_holdings((key.asset, qty) for key, qty in balances.items() if key.ledger_account is Account.WALLET)
     contracts = sum_holdings((key.asset, qty) for key, qty in balances.items() if key.ledger_account is Account.POSITION)
@@ -107,29 +107,25 @@ def check_money(
     return verdict
 
 
-def book_funding(ledger: LedgerStore, trading: Trading, reading: MoneyReading, verdict: MoneyVerdict) -> None:
+def _check_funding(work: Work, trading: Trading, reading: MoneyReading, verdict: MoneyVerdict) -> None:
     """Book the payments that the venue's history has and the ledger has not, and compare what the day came to."""
-    account, quote = trading.terms.account, trading.broker.traits.quote
+    traits, account = trading.broker.traits, trading.terms.account
     for symbol, read in reading.funding.items():
         if isinstance(read, Failed):
             verdict.unknown.append(f"funding of {symbol}: {read.reason}")
             continue
-        ledger.post([_funding_posting(account, quote, payment) for payment in read.value if payment.amount_quote])
-        booked = sum(
-            (
-                flow.amount
-                for flow in ledger.load_flows(account, reading.began_ms - DAY_MS - 1, reading.began_ms)
-                if flow.source.startswith(f"funding:{account}:{symbol}:")
-            ),
-            ZERO,
-        )
+        book_funding_payments(work, traits, read.value)
+        source = f"funding:{traits.venue}:{account}:{symbol}:"
+        flows = work.ledger.load_flows(account, reading.began_ms - DAY_MS - 1, reading.began_ms)
+        booked = sum((flow.amount for flow in flows if flow.source.startswith(source)), ZERO)
         told = sum((payment.amount_quote for payment in read.value), ZERO)
-        grade = judge_funding(booked, told)
+        grade, diff = judge_funding(booked, told), abs(EXACT.subtract(told, booked))
+        if grade is Grade.BAD:
+            evidence = {"booked": str(booked), "venue": str(told)}
+            open_incident(work, "FUNDING_OFF", Severity.WARNING, f"{account}|{symbol}", evidence, "funding-off")
         if grade is not Grade.FINE:
-            diff = abs(EXACT.subtract(told, booked))
-            verdict.findings.append(
-                ReconFinding("funding", symbol, "warning", booked, told, diff, action="incident" if grade is Grade.BAD else "")
-            )
+            action = "incident" if grade is Grade.BAD else ""
+            verdict.findings.append(ReconFinding("funding", symbol, "warning", booked, told, diff, action=action))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +224,3 @@ def _equity_of(wallet: Mapping[str, Decimal], prices: Mapping[str, Decimal], quo
                 return None
             total = EXACT.add(total, EXACT.multiply(qty, price))
     return total
-
-
-def _funding_posting(account: str, quote: str, payment: FundingPayment) -> Posting:
-    source = f"funding:{account}:{payment.symbol}:{payment.payment_id}"
-    lines = (Line(Account.WALLET, quote, payment.amount_quote), Line(Account.FUNDING, quote, EXACT.minus(payment.amount_quote)))
-    return Posting(account, "_account", Batch(source, lines), payment.at_ms)

@@ -5,7 +5,7 @@ lifted by it alone, after two passes that found nothing. A read that failed make
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 from uuid import uuid4
@@ -14,15 +14,15 @@ from regime_pipeline.errors import BadInputError
 from regime_pipeline.execution.compare import Pause, pause_for, plan_lifts
 from regime_pipeline.execution.drift import Tier
 from regime_pipeline.execution.ladder import UnknownOrder, is_overdue
-from regime_pipeline.execution.ledger import book_adjustment, book_external
 from regime_pipeline.execution.order_states import OrderState
-from regime_pipeline.ports import ACCOUNT, ORPHAN, Failed, PassKind, PassStatus, Posting, ReconFinding, ReconRun, Severity, Stores, Work
+from regime_pipeline.ports import ORPHAN, Failed, PassKind, PassStatus, ReconFinding, ReconRun, Severity, Work
 from regime_pipeline.risk.kill_switch import Level, Scope, Trigger
 from regime_pipeline.services.trading.check_money import MoneyReading, MoneyVerdict, check_money, read_money
 from regime_pipeline.services.trading.check_orders import RECONCILER, OrderVerdict, check_fills, check_orders
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import lift_level, raise_level
+from regime_pipeline.services.trading.open_account import adjust, deposit
 
 ORDERS_EVERY_S: Final = 60
 FULL_EVERY_S: Final = 300
@@ -225,8 +225,19 @@ def _read_prices(trading: Trading, reading: MoneyReading) -> dict[str, Decimal]:
     return {symbol: read.value.mid for symbol, read in quotes.items() if not isinstance(read, Failed)}
 
 
-def book_by_hand(stores: Stores, asked: "ByHand", account: str, now_ms: int) -> None:
-    """Book what a person explains: a deposit or withdrawal, which is no profit, or else an adjustment.
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What a person explains: an asset, how much of it came (positive) or went, who, why, and whether it is a deposit or withdrawal."""
+
+    asset: str
+    amount: Decimal
+    actor: str
+    reason: str
+    is_flow: bool = False
+
+
+def book_by_hand(trading: Trading, asked: ByHand) -> None:
+    """Book what a person explains: a deposit or withdrawal, which is no profit, or else an adjustment; the next two passes lift pauses.
 
     Raises
     ------
@@ -235,26 +246,13 @@ def book_by_hand(stores: Stores, asked: "ByHand", account: str, now_ms: int) -> 
     """
     if not (asked.actor.strip() and asked.reason.strip()):
         raise BadInputError(f"adjustment was by {asked.actor!r} for {asked.reason!r}; name a person with --by and a reason with --reason")
-    if not (asked.amount.is_finite() and asked.amount):
-        raise BadInputError(f"amount was {asked.amount}; positive is what came in, negative what went out, 0 explains nothing")
-    source = uuid4().hex
-    if asked.is_flow:
-        batch = replace(book_external(f"external:{account}:{source}", asked.asset, asked.amount), actor=asked.actor, reason=asked.reason)
-    else:
-        batch = book_adjustment(f"adjust:{account}:{source}", asked.asset, asked.amount, actor=asked.actor, reason=asked.reason)
-    with stores.open() as work:
-        work.ledger.post([Posting(account, ACCOUNT if asked.is_flow else ORPHAN, batch, now_ms)])
-
-
-@dataclass(frozen=True, slots=True)
-class ByHand:
-    """What a person books: an asset, how much of it came (positive) or went, who and why, and whether it is a deposit or withdrawal."""
-
-    asset: str
-    amount: Decimal
-    actor: str
-    reason: str
-    is_flow: bool = False
+    account, reference, now_ms = trading.terms.account, uuid4().hex, trading.clock.now_ms()
+    who = {"actor": asked.actor.strip(), "reason": asked.reason.strip()}
+    with trading.stores.open() as work:
+        if asked.is_flow:
+            deposit(work, trading.broker.traits, asked.asset, asked.amount, reference, now_ms, **who)
+        else:
+            adjust(work, account, ORPHAN, asked.asset, asked.amount, reference, now_ms, **who)
 
 
 def _scope(account: str, pause: Pause) -> Scope:
