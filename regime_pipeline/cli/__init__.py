@@ -5,6 +5,8 @@ import sys
 import typer
 
 from regime_pipeline.cli.alerts import alerts_app
+from regime_pipeline.cli.arm import arm, disarm
+from regime_pipeline.cli.audit import audit
 from regime_pipeline.cli.book import equity, orders, positions
 from regime_pipeline.cli.bootstrap import bootstrap
 from regime_pipeline.cli.collect import collect
@@ -14,8 +16,10 @@ from regime_pipeline.cli.db import db_app
 from regime_pipeline.cli.demo import demo
 from regime_pipeline.cli.doctor import doctor
 from regime_pipeline.cli.drivers import drivers
+from regime_pipeline.cli.kill import kill, release
 from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.opinions import hmm_app, opinions_app
+from regime_pipeline.cli.protections import protections_app
 from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.sim import sim
 from regime_pipeline.cli.soak import soak
@@ -33,16 +37,22 @@ app.add_typer(db_app, name="db")
 app.add_typer(hmm_app, name="hmm")
 app.add_typer(levers_app, name="levers")
 app.add_typer(opinions_app, name="opinions")
+app.add_typer(protections_app, name="protections")
 app.add_typer(trend_app, name="trend")
 app.add_typer(venues_app, name="venues")
+app.command()(arm)
+app.command()(audit)
 app.command()(bootstrap)
 app.command()(collect)
 app.command()(demo)
+app.command()(disarm)
 app.command()(doctor)
 app.command()(drivers)
 app.command()(equity)
 app.command()(orders)
 app.command()(positions)
+app.command()(kill)
+app.command()(release)
 app.command()(replay)
 app.command()(sim)
 app.command()(soak)

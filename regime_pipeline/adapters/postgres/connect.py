@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from regime_pipeline.adapters.postgres.embedded import ensure_server
+from regime_pipeline.adapters.postgres.embedded import ensure_server, find_server
 from regime_pipeline.errors import DatabaseError
 from regime_pipeline.settings import Settings
 
@@ -52,6 +52,22 @@ def database_urls(settings: Settings) -> Urls:
     for url in (regime, dagster):
         _ensure_database(url)
     return Urls(regime=regime, dagster=_with_parts(dagster, scheme=DAGSTER_SCHEME))
+
+
+def find_running_url(settings: Settings) -> str:
+    """Address of our database where a server is up; for what must not wait for one to be started.
+
+    Raises
+    ------
+    DatabaseError
+        When the embedded server is not running.
+    """
+    if settings.database_url is not None:
+        return _with_parts(settings.database_url, scheme="postgresql")
+    server = find_server(settings.home)
+    if server is None:
+        raise DatabaseError(f"the embedded server of {settings.home} is not running, and nothing here starts it; `regime up` does")
+    return server.url(REGIME_DB)
 
 
 def open_connection(url: str, *, autocommit: bool = False) -> psycopg.Connection:

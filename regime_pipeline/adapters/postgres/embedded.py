@@ -180,6 +180,11 @@ def stop_server(home: Path) -> bool:
         return True
 
 
+def find_server(home: Path) -> ServerAddress | None:
+    """Find the home's server where it is running; starts nothing and creates nothing."""
+    return _find_running(home.resolve())
+
+
 def server_status(home: Path) -> ServerStatus:
     """Tell the state of the home's server; starts nothing and creates nothing."""
     home = home.resolve()

@@ -11,7 +11,6 @@ from time import sleep as wait
 from typing import Final
 
 from regime_pipeline.clock import monotonic_s
-from regime_pipeline.errors import RegimeError
 from regime_pipeline.ports import Broker, Stores
 from regime_pipeline.ports.kill_mirror import KillMirror, MirroredAccount
 from regime_pipeline.risk.kill_switch import Level, Switch
@@ -77,6 +76,8 @@ class KillTools:
         The files.
     open_stores : callable or None
         Opens the database without starting a server; None: there is none to ask.
+    accounts : tuple of str
+        Whose executors are told of a level that is for everybody.
     brokers : mapping of str to callable
         By account: opens its venue with the kill key.
     patience_s : float
@@ -86,6 +87,7 @@ class KillTools:
     latch: Latch
     mirror: KillMirror
     open_stores: Callable[[], Stores] | None
+    accounts: tuple[str, ...] = ()
     brokers: Mapping[str, OpenBroker] = field(default_factory=dict)
     is_dedicated: bool = True
     patience_s: float = PARTIAL_S
@@ -132,8 +134,8 @@ def _write_table(tools: KillTools, wanted: Switch) -> str:
     def write() -> None:
         try:
             with open_stores().open() as work:
-                write_raise(work, wanted, tuple(tools.brokers))
-        except (RegimeError, OSError) as error:
+                write_raise(work, wanted, tools.accounts)
+        except Exception as error:  # noqa: BLE001 - whatever the database does, the cancels must go out
             outcome[0] = str(error)
         else:
             outcome[0] = ""
@@ -170,7 +172,7 @@ def _empty_venue(tools: KillTools, account: str, open_broker: OpenBroker, kept: 
                 problem = done.failure or f"{len(done.asked)} orders are still open"
                 return VenueReport(account, progress.n_asked, is_done=False, problem=problem, mirror_age_s=age_s)
             tools.sleep(QUIET_S if done.is_quiet else ROUND_EVERY_S)
-    except (RegimeError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever one venue does, the others are emptied and the report is given
         return VenueReport(account, progress.n_asked, is_done=False, problem=str(error), mirror_age_s=age_s)
 
 
