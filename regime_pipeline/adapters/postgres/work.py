@@ -13,6 +13,7 @@ from regime_pipeline.adapters.postgres.connect import open_connection, told_when
 from regime_pipeline.adapters.postgres.feed_store import PostgresFeeds
 from regime_pipeline.adapters.postgres.quality_store import PostgresQuality
 from regime_pipeline.adapters.postgres.regime_store import PostgresRegime
+from regime_pipeline.clock import monotonic_s
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import Stage
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.trend_store import PostgresTrend
 
 
+TRUSTED_S: Final = 0.5
+"""A connection given back this lately is used without asking whether it lives: asking costs as much as the step of an order."""
 PATIENCE_S: Final = 300
 """So long a live minute leaves a long replay to whoever changed the past; then nobody seems to be at it, and it does it itself."""
 
@@ -233,7 +236,7 @@ class PostgresStores:
     """
 
     url: str = field(repr=False)
-    _idle: list[psycopg.Connection] = field(default_factory=list, init=False, repr=False, compare=False)
+    _idle: list[tuple[psycopg.Connection, float]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """See to it that nobody has to remember to close."""
@@ -256,7 +259,7 @@ class PostgresStores:
             if conn.closed:
                 conn.close()
             else:
-                self._idle.append(conn)
+                self._idle.append((conn, monotonic_s()))
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -265,9 +268,11 @@ class PostgresStores:
     def _connect(self) -> psycopg.Connection:
         while True:
             try:
-                conn = self._idle.pop()
+                conn, idle_since_s = self._idle.pop()
             except IndexError:  # another thread may have taken the last one, so asking first would not help
                 break
+            if monotonic_s() - idle_since_s < TRUSTED_S:
+                return conn
             try:
                 conn.execute("select")
                 conn.rollback()
@@ -278,6 +283,6 @@ class PostgresStores:
         return open_connection(self.url)
 
 
-def _close_all(connections: list[psycopg.Connection]) -> None:
+def _close_all(connections: list[tuple[psycopg.Connection, float]]) -> None:
     while connections:
-        connections.pop().close()
+        connections.pop()[0].close()
