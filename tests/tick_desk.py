@@ -1,13 +1,10 @@
 """A desk for tests of the portfolio tick: positions, engine records and regime deltas by the row, in an account whose data is whole."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from decimal import Decimal
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -34,6 +31,10 @@ def the_universe() -> Universe:
 
 class TickDesk(SafetyDesk):
     """A strategy of hourly bars whose first bar closes at noon; AAVE and LINK may be traded."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        super().__init__(url, folder)
+        self._blank: dict[str, Any] = {}
 
     def set_up(self) -> None:
         """Open the account, name the instruments, reconcile, and give the regime and both positions a bar at noon."""
@@ -70,42 +71,38 @@ class TickDesk(SafetyDesk):
                 ACCOUNT, kind, status, self.now_s - age_s, self.now_s - age_s,
             )  # fmt: skip
 
-    def regime(self, close_s: int = CLOSE_S, *, delta: float = 0.2, without: tuple[str, ...] = (), state: str = "S3") -> None:
+    def regime(self, close_s: int = CLOSE_S, *, delta: float = 0.2, state: str = "S3") -> None:
         """Give every driver a state and deltas on all regime timeframes, as of a close."""
-        for driver in DRIVER_NAMES:
-            for timeframe in CHANNEL_TIMEFRAMES:
-                if driver in without:
-                    continue
-                ts_s = timeframe.floor(close_s) - timeframe.seconds
-                self.record(f"regime:{driver}", timeframe, ts_s, state=state)
-                self.execute(
-                    "insert into regime_deltas (driver, timeframe, ts, state, buy, rebuy, trim, emergency_exit, reclaimed_ema333,"
-                    " exit_position, delta_a_raw, delta_e_raw, immature, engine_version)"
-                    " values (%s, %s, to_timestamp(%s), %s, false, false, false, false, false, false, %s, %s, false, 'm2-v5')"
-                    " on conflict do nothing",
-                    driver, timeframe.value, ts_s, state, delta if driver[-2:] != ".d" else -delta, 0.0,
-                )  # fmt: skip
+        keys = [(driver, timeframe) for driver in DRIVER_NAMES for timeframe in CHANNEL_TIMEFRAMES]
+        opens_s = [timeframe.floor(close_s) - timeframe.seconds for _, timeframe in keys]
+        self._insert([a_record(f"regime:{key[0]}", key[1], ts_s, state=state) for key, ts_s in zip(keys, opens_s, strict=True)])
+        self.execute(
+            "insert into regime_deltas (driver, timeframe, ts, state, buy, rebuy, trim, emergency_exit, reclaimed_ema333,"
+            " exit_position, delta_a_raw, delta_e_raw, immature, engine_version)"
+            " select driver, timeframe, to_timestamp(ts_s), %s, false, false, false, false, false, false, delta, 0.0, false, 'm2-v5'"
+            " from unnest(%s::text[], %s::text[], %s::float8[], %s::float8[]) as new (driver, timeframe, ts_s, delta)"
+            " on conflict do nothing",
+            state, [key[0] for key in keys], [key[1].value for key in keys], opens_s,
+            [-delta if key[0].endswith(".d") else delta for key in keys],
+        )  # fmt: skip
 
     def record(self, series: str, timeframe: Timeframe, ts_s: int, **values: Any) -> None:
-        """Write an engine record; what is not given is 0, false, or a calm price of 100."""
-        price = float(values.pop("price", 100.0))
-        known = {
-            "series": series, "timeframe": timeframe.value, "engine_version": "m2-v5", "state": "S3", "price": price,
-            "latest_price": price, "atr": price / 50, "ema144": price * 1.05, "ema333": price * 0.95, "bars_seen": 2000,
-            "immature": False, **values,
-        }  # fmt: skip
-        with psycopg.connect(self.url) as conn:
-            columns = conn.execute(
-                "select column_name, data_type from information_schema.columns"
-                " where table_name = 'uptrend_states' and is_nullable = 'NO' and column_default is null"
-            ).fetchall()
-            for name, kind in columns:
-                known.setdefault(name, False if kind == "boolean" else 0)
-            known["ts"] = known["state_since_ts"] = "epoch"
-            conn.execute(
-                "insert into uptrend_states select (jsonb_populate_record(null::uptrend_states, %s)).*",
-                (Jsonb({**known, "revision": known.get("revision", 0), "computed_at": "now", **_at(ts_s)}),),
+        """Write an engine record."""
+        self._insert([a_record(series, timeframe, ts_s, **values)])
+
+    def _insert(self, records: list[dict[str, Any]]) -> None:
+        self.execute(
+            "insert into uptrend_states select (jsonb_populate_recordset(null::uptrend_states, %s)).* on conflict do nothing",
+            Jsonb([{**self._defaults(), **record} for record in records]),
+        )
+
+    def _defaults(self) -> dict[str, Any]:
+        if not self._blank:
+            columns = self.execute(
+                "select column_name, data_type from information_schema.columns where table_name = 'uptrend_states' and is_nullable = 'NO'"
             )
+            self._blank.update({name: False if kind == "boolean" else 0 for name, kind in columns})
+        return self._blank
 
     def bar(self, contract: str, close_s: int = CLOSE_S, **values: Any) -> None:
         """Write the engine record of a token's bar that closes at an instant."""
@@ -147,18 +144,13 @@ class TickDesk(SafetyDesk):
         """Number of rows of a table."""
         return int(self.execute(f"select count(*) from {table}")[0][0])
 
-    @contextmanager
-    def another_session(self) -> Iterator[psycopg.Connection]:
-        """Open a transaction of somebody else."""
-        with psycopg.connect(self.url) as conn:
-            yield conn
 
-
-def _at(ts_s: int) -> dict[str, str]:
-    from datetime import UTC, datetime
-
-    spelt = datetime.fromtimestamp(ts_s, UTC).isoformat()
-    return {"ts": spelt, "state_since_ts": spelt}
+def a_record(series: str, timeframe: Timeframe, ts_s: int, **values: Any) -> dict[str, Any]:
+    """Build an engine record as JSON values; what is not given is 0, false, or a calm price of 100."""
+    price, spelt = float(values.get("price", 100.0)), datetime.fromtimestamp(ts_s, UTC).isoformat()
+    known = {"series": series, "timeframe": timeframe.value, "ts": spelt, "state_since_ts": spelt, "computed_at": spelt}
+    calm = {"atr": price / 50, "ema144": price * 1.05, "ema333": price * 0.95, "bars_seen": 2000, "latest_price": price, "price": price}
+    return {**known, "engine_version": "m2-v5", "state": "S3", **calm, **values}
 
 
 @pytest.fixture
@@ -169,4 +161,4 @@ def desk(database: str, tmp_path: Path) -> TickDesk:
     return opened
 
 
-__all__ = ["ACCOUNT", "CLOSE_S", "HOUR_S", "LINK", "STRATEGY", "Decimal", "TickDesk", "desk", "the_universe"]
+__all__ = ["ACCOUNT", "CLOSE_S", "HOUR_S", "LINK", "STRATEGY", "TickDesk", "desk", "the_universe"]
