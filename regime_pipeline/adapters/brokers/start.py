@@ -98,6 +98,26 @@ def build_kill_broker(
     return _assemble(secrets, exchange_id, market_type, account, mode, now_ms, quote, KeyKind.KILL, venue_url)
 
 
+def build_reader(
+    *,
+    exchange_id: str,
+    market_type: str,
+    account: str,
+    mode: Mode,
+    now_ms: Callable[[], int],
+    quote: str = "USDT",
+    venue_url: str | None = None,
+) -> CcxtBroker:
+    """Build a broker without a key, for whoever decides and does not send: it reads what everybody may, the venue refuses it all else.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such place for orders, or a pinned setting differs.
+    """
+    return _connect(_dialect(exchange_id, market_type), account, mode, now_ms, quote, venue_url, ("", ""), Redactor([]), "")
+
+
 def refuse_foreign_keys(stores: Stores, secrets: ExecutorSecrets, account: str, mode: Mode) -> None:
     """Refuse a process that holds a key, or uses an account name, of another mode; paper has no keys of its own, so any known one refuses.
 
@@ -121,16 +141,33 @@ def _assemble(
     kind: KeyKind,
     venue_url: str | None,
 ) -> CcxtBroker:
+    dialect = _dialect(exchange_id, market_type)
+    credentials = secrets.credentials(kind)
+    _refuse_shared_keys(secrets, mode)
+    fingerprint = fingerprint_of(secrets.require_salt(), credentials[0])
+    return _connect(dialect, account, mode, now_ms, quote, venue_url, credentials, Redactor(secrets.values()), fingerprint)
+
+
+def _dialect(exchange_id: str, market_type: str) -> Dialect:
     if (exchange_id, market_type) not in DIALECTS:
         known = ", ".join(" ".join(pair) for pair in DIALECTS)
         raise ConfigError(
             f"orders were to go to {exchange_id} {market_type}; allowed: {known}. Correct trading_exchange or trading_market."
         )
-    dialect = DIALECTS[exchange_id, market_type]()
-    credentials = secrets.credentials(kind)
-    _refuse_shared_keys(secrets, mode)
-    redactor = Redactor(secrets.values())
+    return DIALECTS[exchange_id, market_type]()
 
+
+def _connect(
+    dialect: Dialect,
+    account: str,
+    mode: Mode,
+    now_ms: Callable[[], int],
+    quote: str,
+    venue_url: str | None,
+    credentials: tuple[str, str],
+    redactor: Redactor,
+    fingerprint: str,
+) -> CcxtBroker:
     def open_lane(*, has_limiter: bool) -> Lane:
         exchange = build_order_client(dialect, mode, credentials, venue_url=venue_url, has_limiter=has_limiter)
         check_client(exchange, dialect, mode, venue_url)
@@ -138,7 +175,6 @@ def _assemble(
 
     # A simulated venue needs no sparing.
     lanes = Lanes(open_lane(has_limiter=False), open_lane(has_limiter=False), open_lane(has_limiter=venue_url is None))
-    fingerprint = fingerprint_of(secrets.require_salt(), credentials[0])
     return CcxtBroker(_traits(dialect, account, mode, quote), dialect, lanes, now_ms, fingerprint=fingerprint)
 
 
