@@ -51,4 +51,4 @@ def connect(venue: TradingVenue, now_ms: Callable[[], int] | None = None, *, is_
 def trust(broker: CcxtBroker, pem: Path | None) -> None:
     """Let the clients of a broker believe a venue's own certificate."""
     for lane in broker._lanes.all() if pem is not None else ():
-        lane.exchange.verify = lane.session.verify = str(pem)
+        lane.exchange.validateServerSsl = str(pem)

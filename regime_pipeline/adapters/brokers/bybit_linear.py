@@ -200,9 +200,12 @@ class BybitLinear:
     def fetch_fills(
         self, lane: Lane, symbols: Symbols, traits: BrokerTraits, symbol: str, since_ms: int, now_ms: int, venue_order_id: str | None
     ) -> list[Fill]:
-        """Read own trades of a symbol, of one order where it is named; liquidations are trades, funding is none."""
+        """Read own trades of a symbol, of one order where it is named; liquidations are trades, funding is none.
+
+        The venue lists the newest first: turned round, those of one millisecond keep their order.
+        """
         params = {"symbol": symbols.id_of(symbol), **({"orderId": venue_order_id} if venue_order_id else {})}
-        rows = [row for row in self._executions(lane, params, since_ms, now_ms) if row.text("execType") in FILLS]
+        rows = [row for row in reversed(self._executions(lane, params, since_ms, now_ms)) if row.text("execType") in FILLS]
         found = [self._fill(row, symbols, traits) for row in rows]
         demand_symbol(symbol, [each.symbol for each in found])
         chosen = [each for each in found if venue_order_id in {None, each.venue_order_id}]

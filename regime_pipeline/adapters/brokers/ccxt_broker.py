@@ -84,6 +84,11 @@ class CcxtBroker:
         """Who and what it is."""
         return self._traits
 
+    def close(self) -> None:
+        """Close the connections that are kept alive; another request opens a new one."""
+        for lane in self._lanes.all():
+            lane.session.close()
+
     # ---- orders -------------------------------------------------------------------------------------------------------------------
 
     def create_order(self, spec: OrderSpec, sent_at_ms: int, window_ms: int) -> CreateReply:
