@@ -13,6 +13,7 @@ from regime_pipeline.cli.collect import collect
 from regime_pipeline.cli.config import config_app
 from regime_pipeline.cli.data import data_app
 from regime_pipeline.cli.db import db_app
+from regime_pipeline.cli.decisions import decisions, plan, replay_tick
 from regime_pipeline.cli.demo import demo
 from regime_pipeline.cli.doctor import doctor
 from regime_pipeline.cli.drivers import drivers
@@ -44,16 +45,19 @@ app.command()(arm)
 app.command()(audit)
 app.command()(bootstrap)
 app.command()(collect)
+app.command()(decisions)
 app.command()(demo)
 app.command()(disarm)
 app.command()(doctor)
 app.command()(drivers)
 app.command()(equity)
 app.command()(orders)
+app.command()(plan)
 app.command()(positions)
 app.command()(kill)
 app.command()(release)
 app.command()(replay)
+app.command("replay-tick")(replay_tick)
 app.command()(sim)
 app.command()(soak)
 app.command()(status)

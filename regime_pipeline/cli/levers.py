@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -20,10 +21,20 @@ def levers() -> None:
 
 @levers_app.command()
 def explain(
-    source: Annotated[str, typer.Argument(metavar="INPUT.json", help="One request or a list of them; - reads standard input.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT.json|SYMBOL", help="One request or a list of them, - for standard input; or a symbol.")
+    ],
+    decision: Annotated[UUID | None, typer.Option(metavar="ID", help="Explain the symbol in this stored decision.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="BAR_CLOSE", help="The same, of the bar that closed then, with its zone.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON: an object for an object, a list for a list.")] = False,
 ) -> None:
-    """Compute the levers of the positions in a file, with every contribution; needs no database."""
+    """Compute levers with every contribution: of positions in a file, or of a symbol as it was decided, from what the journal stored.
+
+    The levers of a stored decision must equal what the journal says; when they do not, the exit code is 1.
+    """
+    if decision is not None or at is not None:
+        _explain_stored(source, decision, at, as_json=as_json)
+        return
     from regime_pipeline.cli.levers_request import build_table, parse_request, to_document
     from regime_pipeline.regime.levers import compute_levers
 
@@ -42,6 +53,29 @@ def explain(
 
     for request, result in zip(requests, results, strict=True):
         Console().print(build_table(request, result))
+
+
+def _explain_stored(symbol: str, decision: UUID | None, at: str | None, *, as_json: bool) -> None:
+    from regime_pipeline.cli.levers_request import build_table, to_document
+    from regime_pipeline.cli.session import iso_time, open_stores, read_instant, show_time
+    from regime_pipeline.services.trading.replay_tick import explain_levers
+    from regime_pipeline.settings import load_settings
+
+    settings = load_settings()
+    named = symbol if "/" in symbol else f"{symbol}/{settings.trading_quote}"
+    with open_stores(settings).open() as work:
+        found = explain_levers(work, named, decision, None if at is None else read_instant(at))
+    if as_json:
+        heading = {"symbol": named, "decision_id": str(found.decision_id), "bar_close": iso_time(found.bar_close_s)}
+        journal = {"A_value": found.journal_a, "E_value": found.journal_e, "equal": found.is_equal}
+        typer.echo(json.dumps({**heading, "journal": journal, **to_document(found.given, found.found)}, indent=2, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        Console().print(build_table(found.given, found.found))
+        says = f"the journal says A {found.journal_a:.4f}, E {found.journal_e:.4f}: {'equal' if found.is_equal else 'DIFFERENT'}"
+        typer.echo(f"{named}, bar closed {show_time(found.bar_close_s)} UTC, decision {found.decision_id}; {says}")
+    raise typer.Exit(0 if found.is_equal else 1)
 
 
 @levers_app.command()

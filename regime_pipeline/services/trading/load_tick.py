@@ -92,6 +92,7 @@ def load_tick(work: Work, trading: Trading, market: TickMarket, timeframe: Timef
     rules, buckets, records = market.rules(), market.buckets(bar_close_s), market.records(bar_ts_s)
     missed = market.transitions(bar_ts_s)
     symbols = {row.contract: spell_symbol(row.contract, traits.quote, traits.market_type) for row in rows}
+    rows.sort(key=lambda row: symbols[row.contract])  # the order in which buys share the cash, the same wherever it is computed
     held = _held_by(holdings, strategy)
     limits: dict[str, VenueLimits] = {}
     lines: list[LineInputs] = []
