@@ -35,8 +35,6 @@ from tests.trading_desk import Crash
 STRATEGY: Final = "core-1h"
 CASH: Final = Decimal(100_000)
 KILL_POINTS: Final = (
-    "before_intent_commit",
-    "after_intent",
     "before_submitting_commit",
     "before_wire",
     "after_wire",
@@ -48,6 +46,9 @@ KILL_POINTS: Final = (
     "before_cancel_wire",
     "after_cancel_wire",
 )
+"""Where an executor may die; a tick also dies before its commit."""
+FIRST_POINTS: Final = ("before_submitting_commit", "before_wire", "after_wire", "after_answer", "after_step")
+"""Those that the first turn of an order passes."""
 BAR_S: Final = 3600
 LAST_CYCLES: Final = 60
 
@@ -109,8 +110,8 @@ class World:
 
     # what may happen
 
-    def decide(self, symbol: str, frac: Decimal) -> None:
-        """A new bar wants more of a symbol, or less of what is held, as a tick does: nothing while an order of that kind lives."""
+    def decide(self, symbol: str, frac: Decimal, crash_at: str | None = None) -> None:
+        """A new bar wants more of a symbol, or less of what is held, as a tick does; the tick may die before it commits."""
         self.bar += 1
         held = self.ledger_qty(symbol)
         is_entry = held < STEP
@@ -122,8 +123,10 @@ class World:
         side = Side.BUY if is_entry else Side.SELL
         decide_by_ms = self.trading.clock.now_ms() + 240_000
         intent = NewIntent(key, side, OrderType.LIMIT, qty, Mode.PAPER, decide_by_ms, limit_price=Decimal(100), tif=TimeInForce.GTC)
+        self.crash_at = crash_at
         with self._dying(), self.stores.open() as work:
             write_intents(work, self.trading, [intent])
+        self.crash_at = None
         self.wishes[intent.client_order_id] = Wish(intent.client_order_id, symbol, side.value, qty, intent.purpose)
 
     def repeat_decision(self) -> None:
@@ -367,7 +370,7 @@ ANSWERS: Final = ("ok", "ok", "ok", *BAD)
 def draw_step(world: World, rng: random.Random) -> None:
     """One thing happens."""
     steps: list[tuple[int, Callable[[], object]]] = [
-        (6, lambda: world.decide(rng.choice(SYMBOLS), Decimal(rng.randint(1, 10)) / 10)),
+        (6, lambda: world.decide(rng.choice(SYMBOLS), Decimal(rng.randint(1, 10)) / 10, rng.choice((None, None, "before_intent_commit")))),
         (2, world.repeat_decision),
         (8, lambda: world.execute(rng.choice((None, *KILL_POINTS)))),
         (1, lambda: world.race(rng.choice((None, *KILL_POINTS)))),
@@ -399,7 +402,7 @@ def run_schedule(stores: PostgresStores, conn: psycopg.Connection, seed: int) ->
     world = World(stores, conn, f"s{seed}")
     draw_script(world, rng)
     world.decide(rng.choice(SYMBOLS), Decimal(rng.randint(1, 10)) / 10)
-    world.execute(rng.choice(KILL_POINTS))
+    world.execute(rng.choice(FIRST_POINTS))
     for _ in range(rng.randint(1, 6)):
         draw_step(world, rng)
     world.settle()
