@@ -131,10 +131,9 @@ def check_client(exchange: Exchange, dialect: Dialect, mode: Mode, venue_url: st
     ]
     wrong += [problem for name in sorted(dialect.addresses) if (problem := _misplaced(exchange, name, reach, mode))]
     session = exchange.session
-    if isinstance(session, CapturingSession) and (session.hosts, session.schemes) != (reach.hosts, reach.schemes):
-        wrong.append(
-            f"session may go to {sorted(session.schemes)} {sorted(session.hosts)}, must be {sorted(reach.schemes)} {sorted(reach.hosts)}"
-        )
+    wanted = sorted(reach.schemes), sorted(reach.hosts)
+    if isinstance(session, CapturingSession) and (found := (sorted(session.schemes), sorted(session.hosts))) != wanted:
+        wrong.append(f"session.reach was {found}, must be {wanted}")
     if wrong:
         raise ConfigError(f"the {dialect.exchange_id} client is not fit for orders: {'; '.join(wrong)}. Set it as {__name__} does.")
 
