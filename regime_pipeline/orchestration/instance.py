@@ -7,7 +7,7 @@ import dagster as dg
 import yaml  # type: ignore[import-untyped]  # Dagster brings it; its stubs are no package of ours
 from dagster._core.instance.ref import InstanceRef  # the only way to hand an instance a password that is in no file
 
-from regime_pipeline.orchestration.policies import BACKFILL_MAX_RUNTIME_S, JOB_TAG, LANE_TAG, OPINION_LANE, PACES
+from regime_pipeline.orchestration.policies import ACCOUNT_TAG, BACKFILL_MAX_RUNTIME_S, JOB_TAG, LANE_TAG, OPINION_LANE, PACES
 from regime_pipeline.settings import Settings, default_variable
 
 URL_VARIABLE: Final = "REGIME_DAGSTER_DATABASE_URL"
@@ -47,14 +47,16 @@ def build_config(home: Path) -> dict[str, Any]:
             "class": "QueuedRunCoordinator",
             "config": {"dequeue_interval_seconds": 1},
         },
-        # One live run per job at a time, so that a slow minute is never overtaken; one backfill, so that two cores stay for the minute.
+        # One live run per job at a time, so that a slow minute is never overtaken; one backfill, so that two cores stay for the minute;
+        # one tick per account, in the slot that all of those leave free.
         "concurrency": {
             "runs": {
-                "max_concurrent_runs": 5,
+                "max_concurrent_runs": 6,
                 "tag_concurrency_limits": [
                     *({"key": JOB_TAG, "value": pace.job, "limit": 1} for pace in PACES.values()),
                     {"key": "dagster/backfill", "limit": 1},
                     {"key": LANE_TAG, "value": OPINION_LANE, "limit": 1},
+                    {"key": ACCOUNT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
                 ],
             },
         },
@@ -71,7 +73,7 @@ def build_config(home: Path) -> dict[str, Any]:
         # The runs of missed bars are never repeated: the next run makes up for them.
         "run_retries": {"enabled": False},
         "schedules": {"use_threads": True, "num_workers": 4},
-        "sensors": {"use_threads": True, "num_workers": 4},
+        "sensors": {"use_threads": True, "num_workers": 6},
         "retention": {
             "schedule": {"purge_after_days": {"skipped": 2, "success": 2, "failure": 14, "started": 2}},
             "sensor": {"purge_after_days": {"skipped": 1, "success": 7, "failure": 14, "started": 2}},

@@ -10,6 +10,7 @@ from regime_pipeline.market.timeframe import Timeframe
 
 DATA_TEAM: Final = "team:data"
 QUANT_TEAM: Final = "team:quant"
+TRADING_TEAM: Final = "team:trading"
 
 BAR_TAG: Final = "regime/bar_ts"
 """Run tag of a live run: the open time, ISO 8601 with zone, of the bar it was started for."""
@@ -23,6 +24,14 @@ LANE_TAG: Final = "regime/lane"
 OPINION_LANE: Final = "opinions"
 """Run tag of every run of the second opinions: of all of them one is under way at a time, so that they never hold a slot that the spine
 waits for."""
+
+ACCOUNT_TAG: Final = "regime/account"
+"""Run tag of what acts on an account: of each account one such run is under way at a time."""
+STRATEGY_TAG: Final = "regime/strategy"
+TIMEFRAME_TAG: Final = "regime/exec_timeframe"
+TICK_PRIORITY: Final = 15
+"""After the minute, before everything else."""
+TICK_RUNTIME_S: Final = 120
 
 FETCH_RETRY: Final = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """Hours and days ask again themselves. A minute does not: the next one comes sooner and begins where this one stopped."""

@@ -27,8 +27,18 @@ PRELOADED: Final = (
     "regime_pipeline.services.read_board",
     "regime_pipeline.services.run_step",
     "regime_pipeline.orchestration.warm",
+    "regime_pipeline.orchestration.trading",
+    "regime_pipeline.adapters.brokers.paper",
+    "regime_pipeline.adapters.postgres.journal_store",
+    "regime_pipeline.adapters.postgres.ledger_store",
+    "regime_pipeline.adapters.postgres.order_store",
+    "regime_pipeline.adapters.postgres.portfolio_store",
+    "regime_pipeline.adapters.postgres.recon_store",
+    "regime_pipeline.adapters.postgres.safety_store",
+    "regime_pipeline.services.trading.run_pm_tick",
+    "regime_pipeline.services.trading.stand_in",
 )
-"""What a run of any spine job imports, compiled kernels included; what only some runs need stays out."""
+"""What a run of a spine job or of the portfolio tick imports, compiled kernels included; what only some runs need stays out."""
 
 BACKFILL_NICENESS: Final = 10
 """About a tenth of a live run's share of a core when both want it."""

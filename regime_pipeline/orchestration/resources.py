@@ -3,19 +3,24 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from regime_pipeline.market.universe import Universe, load_universe
 from regime_pipeline.ports import BarSource, Work
+from regime_pipeline.risk.limits import RiskSettings
+from regime_pipeline.risk.risk_file import RiskFile, load_risk
 from regime_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from regime_pipeline.adapters.postgres.audit import PostgresAudit
+    from regime_pipeline.adapters.postgres.bar_listener import PostgresBarListener
     from regime_pipeline.adapters.postgres.upkeep import PostgresUpkeep
     from regime_pipeline.adapters.postgres.work import PostgresStores
     from regime_pipeline.adapters.venues.live import LiveMarket
+    from regime_pipeline.services.trading.context import Trading
 
 
 class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own generic parameter is for wrapped resources
@@ -33,6 +38,10 @@ class Stores(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
 
         with open_connection(database_url(load_settings())) as conn:
             yield PostgresAudit(conn)
+
+    def bar_listener(self) -> "PostgresBarListener":
+        """Who hears of new regime bars: one per process, which keeps what is told between two waits."""
+        return _open_listener(database_url(load_settings()))
 
     def upkeep(self) -> "PostgresUpkeep":
         """Deletion of what is over and old."""
@@ -57,12 +66,40 @@ class Market(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_settings().dominance_every_s
 
 
+class Desk(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The order path of the account that the settings name."""
+
+    def open(self) -> "Trading":
+        """Build it; it holds no key, so that outside paper it decides and leaves the sending to the executor."""
+        from regime_pipeline.orchestration.trading import build_trading
+
+        settings = load_settings()
+        return build_trading(settings, stores=_open_stores(database_url(settings)))
+
+    def limits(self) -> RiskSettings:
+        """Limits of the risk file."""
+        return read_risk(load_settings().risk_file).limits
+
+
 @cache
 def _open_stores(url: str) -> "PostgresStores":
     """Keep one per process: its idle connection serves the next transaction of a run."""
     from regime_pipeline.adapters.postgres.work import PostgresStores
 
     return PostgresStores(url)
+
+
+@cache
+def _open_listener(url: str) -> "PostgresBarListener":
+    from regime_pipeline.adapters.postgres.bar_listener import PostgresBarListener
+
+    return PostgresBarListener(url)
+
+
+@cache
+def read_risk(path: Path) -> RiskFile:
+    """Read the risk file, once per process: a change of limits needs a restart, and says so in the decisions' config hash."""
+    return load_risk(path)
 
 
 @cache

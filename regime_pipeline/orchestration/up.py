@@ -1,4 +1,4 @@
-"""`regime up`: database, web server, daemon and with `live` the collector from one command, and none of them left behind by ctrl-C.
+"""`regime up`: database, web server, daemon, with `live` the collector and with trading the executor; none is left behind by ctrl-C.
 
 The web server takes launch requests from any page open in the same browser (cross-site GET and text/plain POST, any Host header), so it
 binds 127.0.0.1 unless told otherwise, and `read_only` refuses launches and switches altogether.
@@ -35,15 +35,19 @@ from regime_pipeline.market.universe import load_universe
 from regime_pipeline.orchestration.code_server import is_answering, make_socket, serve_command, watch_pulse, write_workspace
 from regime_pipeline.orchestration.instance import EVENT_BATCH, URL_VARIABLE, dagster_home, open_instance, write_home
 from regime_pipeline.services.read_board import load_board
-from regime_pipeline.settings import Settings, child_environment
+from regime_pipeline.settings import Settings, child_environment, executor_environment
 
 _CLAIMS: Final[list[TextIO]] = []
 FIRST_PORT: Final = 3000
 START_TIMEOUT_S: Final = 180
 REGIME: Final = ["-c", "from regime_pipeline.cli import main; main()"]
 """Our own command line, by the interpreter that runs us."""
+HELPERS: Final = {
+    "collector": "the collector listens to the venues' streams",
+    "executor": "the executor looks after orders, stops and reconciliation",
+}
 COMEBACK_S: Final = (1.0, 60.0)
-"""Shortest and longest wait before a dead collector is started again; it doubles while it dies within a minute."""
+"""Shortest and longest wait before a dead helper is started again; it doubles while it dies within a minute."""
 DATABASE_LOOK_S: Final = 5.0
 """How often the embedded server is looked after."""
 _TETHER: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -110,14 +114,18 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
     port = options.port if options.port is not None else _free_port(options.host)
     if not _is_free(options.host, port):
         raise UpError(f"port was {port}: something listens there on {options.host} already. Choose another with --port, or stop that.")
-    environment = child_environment(
-        **{URL_VARIABLE: urls.dagster, EVENT_BATCH[0]: EVENT_BATCH[1]},
-        DAGSTER_HOME=str(home),
-        REGIME_HOME=str(settings.home.resolve()),
-        REGIME_UNIVERSE=str(settings.universe.resolve()),
-        PYTHONUNBUFFERED="1",
+    variables = {
+        URL_VARIABLE: urls.dagster,
+        EVENT_BATCH[0]: EVENT_BATCH[1],
+        "DAGSTER_HOME": str(home),
+        "REGIME_HOME": str(settings.home.resolve()),
+        "REGIME_UNIVERSE": str(settings.universe.resolve()),
+        "REGIME_RISK_FILE": str(settings.risk_file.resolve()),
+        "REGIME_STATE_DIR": str(settings.kill_dir.resolve()),
+        "PYTHONUNBUFFERED": "1",
         **({"REGIME_SOURCE": "live"} if options.live else {}),
-    )
+    }
+    environment = child_environment(**variables)
     if _needs_bootstrap(settings, options) and _lacks_history(urls.regime, settings):
         say("no states of the required drivers yet: fetching history first")
         _bootstrap(environment, lock, stopped, say)
@@ -133,16 +141,18 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         commands["daemon"] = ["-m", "dagster._daemon", "run", "-w", workspace]
     children: list[Child] = []
     code = Kept("code server", serve_command(door), home / "log", environment, lock)
-    collector = Kept("collector", [*REGIME, "collect"], home / "log", environment, lock) if options.live else None
+    helpers = [Kept("collector", [*REGIME, "collect"], home / "log", environment, lock)] if options.live else []
+    if options.with_daemon and settings.with_executor:
+        helpers.append(Kept("executor", [*REGIME, "executor"], home / "log", executor_environment(**variables), lock))
     try:
         code.look(say)
         _wait_for_code(code, door, stopped)
         watch_pulse(door, stopped, code.end)
         for name, command in commands.items():
             children.append(_start(name, command, home / "log", environment, lock))
-        if collector is not None:
-            collector.look(say)
-            say("the collector listens to the venues' streams")
+        for helper in helpers:
+            helper.look(say)
+            say(HELPERS[helper.name])
         address = f"http://{options.host}:{port}"
         _wait_until_up(address, children, stopped)
         if not stopped.is_set():
@@ -151,14 +161,13 @@ def _serve(settings: Settings, options: UpOptions, say: Say, lock: TextIO, stopp
         next_look_s = 0.0
         while not stopped.wait(0.5):
             _refuse_dead(children)
-            code.look(say)
-            if collector is not None:
-                collector.look(say)
+            for kept in (code, *helpers):
+                kept.look(say)
             if monotonic_s() >= next_look_s:
                 _revive_database(settings, say)
                 next_look_s = monotonic_s() + DATABASE_LOOK_S
     finally:
-        _stop([*children, *code.children, *(collector.children if collector is not None else [])], say)
+        _stop([*children, *(child for kept in (code, *helpers) for child in kept.children)], say)
         shutil.rmtree(door.parent, ignore_errors=True)
 
 

@@ -11,12 +11,14 @@ import yaml
 
 from regime_pipeline.definitions import build_defs
 from regime_pipeline.orchestration.instance import build_config, write_home
-from regime_pipeline.orchestration.plots import MAX_BYTES, MAX_POINTS, draw_states
+from regime_pipeline.orchestration.plots import MAX_BYTES, MAX_POINTS, draw_bars, draw_equity, draw_states
 from regime_pipeline.settings import Settings
 from tests.builders import T0
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("ccxt", "sklearn", "matplotlib", "hmmlearn", "pyarrow", "numba", "pandas", "scipy", "plotly", "psycopg")
+
+PORTFOLIO = ("decisions", "orders", "lowcap_positions_pm", "equity_points")
 
 
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
@@ -31,7 +33,7 @@ def test_loading_the_definitions_imports_nothing_heavy() -> None:
 def test_every_asset_says_what_it_is_whose_and_where_it_belongs() -> None:
     graph = build_defs().resolve_asset_graph()
     definitions = [each for each in build_defs().assets or () if isinstance(each, dg.AssetsDefinition)]
-    specs = [spec for each in definitions for spec in each.specs if spec.group_name != "second_opinions"]
+    specs = [spec for each in definitions for spec in each.specs if spec.group_name != "second_opinions" and "domain" not in spec.tags]
     assert len(specs) == 16
     for spec in specs:
         assert spec.description
@@ -41,7 +43,7 @@ def test_every_asset_says_what_it_is_whose_and_where_it_belongs() -> None:
         assert spec.tags["layer"] == (spec.group_name or "").partition("_")[0]
         assert graph.get(spec.key).backfill_policy == dg.BackfillPolicy.single_run()
         assert graph.get(spec.key).partitions_def is not None
-    keys = [key for key in graph.asset_check_keys if key.asset_key.path[0] != "second_opinions"]
+    keys = [key for key in graph.asset_check_keys if key.asset_key.path[0] not in {"second_opinions", *PORTFOLIO}]
     for key in keys:
         assert graph.get(key).blocking
         assert graph.get(key).description
@@ -49,10 +51,35 @@ def test_every_asset_says_what_it_is_whose_and_where_it_belongs() -> None:
     assert named == {"schema", "grid", "gaps", "prices", "fresh", "components", "states", "deltas"}
 
 
+def test_the_portfolio_is_four_assets_that_say_what_they_are_and_check_that_the_book_adds_up() -> None:
+    graph = build_defs().resolve_asset_graph()
+    for name in PORTFOLIO:
+        node = graph.get(dg.AssetKey(name))
+        assert node.description
+        assert (node.owners, node.kinds, node.group_name) == (["team:trading"], {"python", "postgres"}, "out_reports")
+        assert node.tags["layer"] == "out"
+        assert node.parent_keys
+    checks = {key.name: graph.get(key) for key in graph.asset_check_keys if key.asset_key.path[0] in PORTFOLIO}
+    assert set(checks) == {"none_unknown", "position_is_fills", "balances_are_entries"}
+    assert all(check.description for check in checks.values())
+
+
+def test_a_tick_is_tried_once_and_ends_in_two_minutes() -> None:
+    job = build_defs().resolve_job_def("pm_tick")
+    assert job.run_tags["dagster/max_retries"] == "0"
+    assert job.run_tags["dagster/max_runtime"] == "120"
+    assert [node.definition.name for node in job.nodes] == ["decide_and_execute"]
+    assert all(node.definition.retry_policy is None for node in job.nodes if isinstance(node.definition, dg.OpDefinition))
+    assert job.hook_defs == set()
+
+
 def test_every_job_and_schedule_says_what_it_is_and_whose() -> None:
     repository = build_defs().get_repository_def()
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     assert {job.name for job in jobs} == {"regime_micro", "regime_meso", "regime_macro", "prune_history", "refill_bars"} | {
+        "pm_tick",
+        "portfolio_report",
+        "daily_digest",
         "opinions_1m",
         "opinions_15m",
         "opinions_1h",
@@ -88,3 +115,16 @@ def test_a_picture_of_eight_drivers_stays_small(n_points: int) -> None:
     png = draw_states("noise, the worst there is to compress", {f"driver {at}": points for at in range(8)})
     assert png.startswith(b"\x89PNG")
     assert len(png) <= MAX_BYTES
+
+
+def test_pictures_of_the_portfolio_stay_small() -> None:
+    walk = [100_000 + (at * 7919 % 5_003) for at in range(2000)]
+    pictures = [
+        draw_equity("noise", [T0 + 3600 * at for at in range(2000)], walk),
+        draw_equity("nothing", [], []),
+        draw_bars("many", {f"name {at}": float(at - 20) for at in range(40)}),
+        draw_bars("nothing", {}),
+    ]
+    for png in pictures:
+        assert png.startswith(b"\x89PNG")
+        assert len(png) <= MAX_BYTES
