@@ -69,7 +69,7 @@ def reconcile_full(trading: Trading) -> ReconSummary:
 def ingest_fills(trading: Trading) -> OrderVerdict:
     """Book every trade that the venue has and we have not, without comparing anything else."""
     verdict = OrderVerdict()
-    check_fills(trading, _active_symbols(trading), {}, verdict)
+    check_fills(trading, _active_symbols(trading, None), {}, verdict)
     return verdict
 
 
@@ -83,7 +83,7 @@ def _run_pass(trading: Trading, kind: PassKind, *, with_fills: bool) -> ReconSum
     check_orders(trading, _of_orders(trading, before, full=is_full), orders)
     reading = read_money(trading, _contract_symbols(trading)) if is_full else None
     if with_fills:
-        check_fills(trading, _active_symbols(trading), before, orders)
+        check_fills(trading, _active_symbols(trading, reading), before, orders)
     if reading is not None:
         prices = _read_prices(trading, reading)
         with trading.stores.open() as work:
@@ -201,26 +201,33 @@ def _contract_symbols(trading: Trading) -> list[str]:
         return sorted(held | set(work.recon.load_symbols(trading.terms.account, trading.clock.now_ms() - ACTIVE_BACK_MS)))
 
 
-def _active_symbols(trading: Trading) -> set[str]:
-    """Symbols traded lately, and those of everything held: a person who sells by hand is seen by the trade."""
+def _active_symbols(trading: Trading, reading: MoneyReading | None) -> set[str]:
+    """Symbols traded lately, and those of everything held here or there: what a person does by hand is seen by its trades."""
     account, quote = trading.terms.account, trading.broker.traits.quote
     with trading.stores.open() as work:
         rows = work.safety.load_holdings(account)
-        held = {row.asset if row.is_contract else f"{row.asset}/{quote}" for row in rows if row.asset != quote}
         known = set(work.safety.load_rules(trading.broker.traits.venue))
-        return (held & known) | set(work.recon.load_symbols(account, trading.clock.now_ms() - ACTIVE_BACK_MS))
+        active = set(work.recon.load_symbols(account, trading.clock.now_ms() - ACTIVE_BACK_MS))
+    held = {row.asset if row.is_contract else f"{row.asset}/{quote}" for row in rows}
+    return active | (known & (held | _held_there(reading, quote)))
+
+
+def _held_there(reading: MoneyReading | None, quote: str) -> set[str]:
+    """Symbols of what the venue says is held; none where it could not be read."""
+    if reading is None:
+        return set()
+    balances = {} if isinstance(reading.balances, Failed) else reading.balances.value
+    positions = () if isinstance(reading.positions, Failed) else reading.positions.value
+    return {f"{asset}/{quote}" for asset in balances} | {position.symbol for position in positions}
 
 
 def _read_prices(trading: Trading, reading: MoneyReading) -> dict[str, Decimal]:
     """Mid of every instrument that is held here or there; one that cannot be priced is left out, never worth nothing."""
     account, quote = trading.terms.account, trading.broker.traits.quote
-    balances = {} if isinstance(reading.balances, Failed) else reading.balances.value
-    positions = () if isinstance(reading.positions, Failed) else reading.positions.value
     with trading.stores.open() as work:
         known = work.safety.load_rules(trading.broker.traits.venue)
         rows = work.safety.load_holdings(account)
-    held = {row.asset if row.is_contract else f"{row.asset}/{quote}" for row in rows}
-    held |= {f"{asset}/{quote}" for asset in balances} | {position.symbol for position in positions}
+    held = {row.asset if row.is_contract else f"{row.asset}/{quote}" for row in rows} | _held_there(reading, quote)
     quotes = {symbol: trading.broker.fetch_quote(symbol) for symbol in sorted(held & known.keys())}
     return {symbol: read.value.mid for symbol, read in quotes.items() if not isinstance(read, Failed)}
 

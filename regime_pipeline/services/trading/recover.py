@@ -22,6 +22,7 @@ from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import BarTable, Failed, PassKind, PassStatus, ReconRun, Severity
 from regime_pipeline.risk.kill_switch import Level, Scope, Trigger, worst_level
+from regime_pipeline.services.trading.act_on_turn import act_on_turn, measure_offset
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.execute_pending import execute_pending
 from regime_pipeline.services.trading.guard_stops import guard_stops, load_guarded
@@ -130,24 +131,19 @@ def _test_database(trading: Trading) -> None:
     weak = {name: value for name, value in settings.items() if value not in {"on", "remote_apply", "remote_write", "local"}}
     if weak:
         raise JournalIntegrityError(f"the server runs with {weak}, all must be on: a crash would forget orders; set them and restart it")
-    _measure_clock(trading)
-    offset_ms = trading.clock.offset_ms or 0
+    offset_ms = _measure_clock(trading)
     if abs(offset_ms) > trading.limits.clock_offset_max_ms:
         limit = trading.limits.clock_offset_max_ms
         raise ClockOffsetError(f"our clock was {offset_ms} ms off the venue's, at most {limit} are allowed; synchronise this machine")
 
 
-def _measure_clock(trading: Trading) -> None:
-    for wait_s in (*READ_WAITS_S, None):
-        before_ms = round(1000 * trading.clock.clock().timestamp())
-        read = trading.broker.fetch_time_ms()
-        after_ms = round(1000 * trading.clock.clock().timestamp())
-        if not isinstance(read, Failed):
-            trading.clock.offset_ms = read.value - (before_ms + after_ms) // 2
-            return
-        if wait_s is None:
-            raise VenueReadError(f"the venue's clock could not be read: {read.reason}; entries stay off")
+def _measure_clock(trading: Trading) -> int:
+    for wait_s in READ_WAITS_S:
+        offset_ms = measure_offset(trading)
+        if offset_ms is not None:
+            return offset_ms
         trading.sleep(wait_s)
+    raise VenueReadError(f"the venue's clock could not be read {len(READ_WAITS_S)} times; entries stay off, it is tried again")
 
 
 def _read_latch(trading: Trading, done: Recovery) -> None:
@@ -192,7 +188,7 @@ def _read_markets(trading: Trading, done: Recovery) -> None:
 
 def _run_executor(trading: Trading, _done: Recovery) -> None:
     """5 and 9: what was never sent in time never will be, and what has rested too long is cancelled."""
-    execute_pending(trading)
+    act_on_turn(trading, execute_pending(trading))
 
 
 def _resolve(trading: Trading, done: Recovery) -> None:
@@ -200,7 +196,7 @@ def _resolve(trading: Trading, done: Recovery) -> None:
     doubtful = {OrderState.SUBMITTING, OrderState.UNKNOWN, OrderState.CANCEL_REQUESTED}
     until_s = trading.monotonic() + DOUBT_PATIENCE_S
     while True:
-        execute_pending(trading)
+        act_on_turn(trading, execute_pending(trading))
         with trading.stores.open() as work:
             left = [order for order in work.orders.load_live(trading.terms.account) if order.state in doubtful]
         if not left or trading.monotonic() >= until_s:
