@@ -58,9 +58,7 @@ def replay_tick(work: Work, decision_id: UUID) -> TickReplay:
         inputs_hash=texts.inputs_hash,
         plan_hash=texts.plan_hash,
         differing_plans=tuple(line.symbol for line in decision.lines if plans[line.symbol] != write_plan(line.plan)),
-        differing_levers=tuple(
-            sorted(group for group in levers.keys() | stored.levers.keys() if levers.get(group) != stored.levers.get(group))
-        ),
+        differing_levers=tuple(group for group in groups if levers.get(group) != stored.levers.get(group)),
     )
 
 
