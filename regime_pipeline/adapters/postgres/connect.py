@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from regime_pipeline.adapters.postgres.embedded import ensure_server, find_server
-from regime_pipeline.errors import DatabaseError
+from regime_pipeline.errors import DatabaseError, LedgerImbalanceError
 from regime_pipeline.settings import Settings
 
 REGIME_DB: Final = "regime"
@@ -115,9 +115,13 @@ def told_when_lost(conn: psycopg.Connection) -> Iterator[None]:
     DatabaseError
         When the server went away, or ended the transaction: a lock waited for too long, a deadlock, a full disk. Any other error
         passes as it is.
+    LedgerImbalanceError
+        When a batch of the ledger does not sum to zero, which the database finds out at the commit.
     """
     try:
         yield
+    except psycopg.errors.IntegrityConstraintViolation as error:  # raised by check_batch alone: all others have a subclass
+        raise LedgerImbalanceError(f"{error.diag.message_primary}. Nothing of the transaction was kept.") from error
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
         what = "went away in the middle of a transaction" if conn.broken else "ended a transaction, and nothing of it was kept"
