@@ -17,10 +17,12 @@ from regime_pipeline.cli.decisions import decisions, plan, replay_tick
 from regime_pipeline.cli.demo import demo
 from regime_pipeline.cli.doctor import doctor
 from regime_pipeline.cli.drivers import drivers
+from regime_pipeline.cli.executor import executor
 from regime_pipeline.cli.kill import kill, release
 from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.opinions import hmm_app, opinions_app
 from regime_pipeline.cli.protections import protections_app
+from regime_pipeline.cli.recon import incidents, recon_app, reconcile
 from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.sim import sim
 from regime_pipeline.cli.soak import soak
@@ -39,6 +41,7 @@ app.add_typer(hmm_app, name="hmm")
 app.add_typer(levers_app, name="levers")
 app.add_typer(opinions_app, name="opinions")
 app.add_typer(protections_app, name="protections")
+app.add_typer(recon_app, name="recon")
 app.add_typer(trend_app, name="trend")
 app.add_typer(venues_app, name="venues")
 app.command()(arm)
@@ -51,10 +54,13 @@ app.command()(disarm)
 app.command()(doctor)
 app.command()(drivers)
 app.command()(equity)
+app.command()(executor)
+app.command()(incidents)
 app.command()(orders)
 app.command()(plan)
 app.command()(positions)
 app.command()(kill)
+app.command()(reconcile)
 app.command()(release)
 app.command()(replay)
 app.command("replay-tick")(replay_tick)

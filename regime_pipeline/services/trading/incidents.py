@@ -45,3 +45,18 @@ def ack_incident(work: Work, incident_id: int, by: str) -> None:
         raise BadInputError(f"incident {incident_id} was acknowledged by {by!r}; give your name with --by")
     if not work.recon.ack_incident(incident_id, by.strip()):
         raise BadInputError(f"incident was {incident_id}, there is none with that number; list them with `regime incidents`")
+
+
+def close_by_number(work: Work, incident_id: int, by: str) -> None:
+    """Close an incident by hand; when what it is about is seen again, it is a new one.
+
+    Raises
+    ------
+    BadInputError
+        When no name is given, or no incident with that number is open.
+    """
+    if not by.strip():
+        raise BadInputError(f"incident {incident_id} was closed by {by!r}; give your name with --by")
+    found = next((each for each in work.recon.load_incidents(limit=10_000) if each.incident_id == incident_id), None)
+    if found is None or not close_incident(work, found.kind, found.scope, by.strip()):
+        raise BadInputError(f"incident was {incident_id}, no open one has that number; list them with `regime incidents`")
