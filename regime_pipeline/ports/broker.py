@@ -74,6 +74,7 @@ class OrderSpec:
     stop_price: Decimal | None = None
     tif: TimeInForce = TimeInForce.GTC
     reduce_only: bool = False
+    post_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

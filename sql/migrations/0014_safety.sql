@@ -265,6 +265,7 @@ create table paper.orders (
     filled          numeric(38, 18) not null default 0 check (filled >= 0),
     limit_price     numeric(38, 18),
     stop_price      numeric(38, 18),
+    lock_price      numeric(38, 18),
     reduce_only     boolean not null,
     post_only       boolean not null default false,
     status          text not null check (status in ('open', 'closed', 'canceled', 'rejected', 'expired')),
@@ -290,6 +291,7 @@ comment on column paper.orders.qty is 'Ordered, base.';
 comment on column paper.orders.filled is 'Filled, base.';
 comment on column paper.orders.limit_price is 'Limit.';
 comment on column paper.orders.stop_price is 'Trigger.';
+comment on column paper.orders.lock_price is 'Quote per base that is locked for its rest; NULL: the rest itself is, or nothing.';
 comment on column paper.orders.reduce_only is 'Whether it may only reduce.';
 comment on column paper.orders.post_only is 'Whether it may only rest.';
 comment on column paper.orders.status is 'As a venue says it.';
