@@ -4,6 +4,7 @@ A create leaves once, exactly as decided, or not at all. A read says a value, th
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -138,7 +139,7 @@ class CcxtBroker:
 
     def fetch_balances(self) -> Read[Mapping[str, Balance]]:
         """Read all balances that are not zero."""
-        return self._list(self._dialect.fetch_balances)
+        return self._list(self._dialect.fetch_balances, with_names=False)
 
     def fetch_positions(self) -> Read[Sequence[VenuePosition]]:
         """Read all contract positions that are not flat; a spot account has none."""
@@ -150,11 +151,11 @@ class CcxtBroker:
 
     def fetch_permissions(self) -> Read[frozenset[str]]:
         """Read what the key may do: read, trade, withdraw, transfer; and ip_bound where it works from our address alone."""
-        return self._list(self._dialect.fetch_permissions)
+        return self._list(self._dialect.fetch_permissions, with_names=False)
 
     def fetch_account_id(self) -> Read[str]:
         """Read the venue's own id of the account."""
-        return self._list(self._dialect.fetch_account_id)
+        return self._list(self._dialect.fetch_account_id, with_names=False)
 
     # ---- the venue ----------------------------------------------------------------------------------------------------------------
 
@@ -164,11 +165,11 @@ class CcxtBroker:
 
     def fetch_time_ms(self) -> Read[int]:
         """Read the venue's clock."""
-        return self._list(self._dialect.fetch_time_ms)
+        return self._list(self._dialect.fetch_time_ms, with_names=False)
 
     def fetch_listings(self) -> Read[Mapping[str, Listing]]:
         """Read rules and fees of every instrument by unified symbol, and let all clients know the markets."""
-        return self._list(self._fetch_listings)
+        return self._list(self._fetch_listings, with_names=False)
 
     def _fetch_listings(self, lane: Lane) -> dict[str, Listing]:
         asked = lane.ask(self._dialect.fetch_markets)
@@ -189,6 +190,12 @@ class CcxtBroker:
         self._symbols.learn(markets)
         return listings
 
+    def _learn_markets(self) -> None:
+        """Read the markets before the first read of a broker that was built without them; where that fails, names are the venue's."""
+        if not self._symbols.ids:
+            with suppress(UnreadableError, AbsentError):
+                self._fetch_listings(self._lanes.read)
+
     # ---- below --------------------------------------------------------------------------------------------------------------------
 
     def _cancel(self, symbol: str, plan: Callable[[str], Callable[[object], object]]) -> CreateReply:
@@ -199,16 +206,18 @@ class CcxtBroker:
     def _named(self, client_order_id: str, venue_order_id: str | None) -> OrderId:
         return OrderId(spell_client_id(client_order_id, self._traits.profile.client_id_form), venue_order_id)
 
-    def _list(self, work: Callable[[Lane], T]) -> Read[T]:
+    def _list(self, work: Callable[[Lane], T], *, with_names: bool = True) -> Read[T]:
         """Read what cannot be absent as a whole: a venue that says so of a listing has said nothing."""
         try:
-            return self._read(work)
+            return self._read(work, with_names=with_names)
         except AbsentError:
             return Failed("ABSENT where a list was asked for")
 
-    def _read(self, work: Callable[[Lane], T]) -> Read[T]:
+    def _read(self, work: Callable[[Lane], T], *, with_names: bool = True) -> Read[T]:
         """Read; whatever goes wrong, in ccxt or in our own parser, is a read that says nothing."""
         try:
+            if with_names:
+                self._learn_markets()
             return Ok(work(self._lanes.read))
         except UnreadableError as error:
             return Failed(error.reason, error.needs_rest_s)

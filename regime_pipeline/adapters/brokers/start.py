@@ -144,8 +144,12 @@ def _assemble(
     dialect = _dialect(exchange_id, market_type)
     credentials = secrets.credentials(kind)
     _refuse_shared_keys(secrets, mode)
-    fingerprint = fingerprint_of(secrets.require_salt(), credentials[0])
-    return _connect(dialect, account, mode, now_ms, quote, venue_url, credentials, Redactor(secrets.values()), fingerprint)
+    # The means to cancel need neither a salt nor this very version of ccxt.
+    is_kill = kind is KeyKind.KILL
+    salt = secrets.require_salt() if not is_kill or secrets.salt is not None else None
+    fingerprint = fingerprint_of(salt, credentials[0]) if salt is not None else ""
+    redactor = Redactor(secrets.values())
+    return _connect(dialect, account, mode, now_ms, quote, venue_url, credentials, redactor, fingerprint, any_version=is_kill)
 
 
 def _dialect(exchange_id: str, market_type: str) -> Dialect:
@@ -167,10 +171,12 @@ def _connect(
     credentials: tuple[str, str],
     redactor: Redactor,
     fingerprint: str,
+    *,
+    any_version: bool = False,
 ) -> CcxtBroker:
     def open_lane(*, has_limiter: bool) -> Lane:
         exchange = build_order_client(dialect, mode, credentials, venue_url=venue_url, has_limiter=has_limiter)
-        check_client(exchange, dialect, mode, venue_url)
+        check_client(exchange, dialect, mode, venue_url, any_version=any_version)
         return Lane(exchange, exchange.session, redactor, now_ms)
 
     # A simulated venue needs no sparing.

@@ -284,6 +284,23 @@ def test_cancels_work_before_the_markets_are_known() -> None:
         assert venue.hand.order(ID).status.value == "CANCELED"
 
 
+def test_a_broker_without_markets_learns_them_with_its_first_read_and_lists_without_them_too() -> None:
+    """`regime kill` lists what is open to see that nothing is left, also while the venue's list of markets cannot be read."""
+    with serve_trading() as venue:
+        send(venue, connect(venue), a_spec("BTC/USDT", ID))
+        listed = connect(venue, is_ready=False).fetch_open_orders("BTC/USDT")
+        assert isinstance(listed, Ok)
+        assert [order.client_order_id for order in listed.value] == [ID]
+        venue.script({"on": "GET /api/v3/exchangeInfo", "status": 503, "body": "", "repeat": 0})
+        broker = connect(venue, is_ready=False)
+        listed = broker.fetch_open_orders()
+        assert isinstance(listed, Ok)
+        assert [(order.client_order_id, order.symbol) for order in listed.value] == [(ID, "BTCUSDT")]
+        assert isinstance(broker.fetch_open_orders("BTC/USDT"), Failed)
+        assert broker.cancel_all(listed.value[0].symbol).answer.status == 200
+        assert broker.fetch_open_orders() == Ok([])
+
+
 def test_a_cancel_does_not_wait_behind_a_create_or_a_read_that_hangs(at: tuple[TradingVenue, CcxtBroker, str]) -> None:
     venue, broker, symbol = at
     order_id = fresh_id()

@@ -149,6 +149,8 @@ def test_another_version_of_ccxt_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ccxt, "__version__", "4.6.0")
     with pytest.raises(ConfigError, match=f"ccxt version was '4.6.0', must be '{CCXT_VERSION}'"):
         check(lambda exchange: None)
+    dialect = DIALECTS["binance", "spot"]()
+    check_client(build_order_client(dialect, Mode.LIVE, KEYS), dialect, Mode.LIVE, any_version=True)
 
 
 def test_loggers_that_would_tell_addresses_refuse() -> None:
