@@ -115,7 +115,20 @@ def watch_once(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition
     settings = load_settings()
     watched = build_watched(settings, database_url(settings), build_scheduler(instance, repository))
     rules = build_rules(settings, [notifier.channel for notifier in watched.notifiers])
+    if rules.has_executor:
+        guard_silence(settings, now_s)
     return watch_health(watched, rules, now_s, with_slow=with_slow)
+
+
+def guard_silence(settings: Settings, now_s: int) -> None:
+    """Stop entries while the executor of the account is silent: an alert alone stops no order."""
+    from regime_pipeline.adapters.postgres.work import PostgresStores
+    from regime_pipeline.services.trading.watch_executor import watch_executor
+
+    stores = PostgresStores(database_url(settings))
+    with stores.open() as work:
+        watch_executor(work, settings.trading_account, now_s)
+    stores.close()
 
 
 def watch_from_outside(settings: Settings, repository: dg.RepositoryDefinition, now_s: int, *, with_slow: bool) -> WatchSummary:

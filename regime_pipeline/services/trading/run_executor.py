@@ -33,8 +33,8 @@ from regime_pipeline.services.trading.reconcile import (
     reconcile_orders,
 )
 from regime_pipeline.services.trading.recover import SelfTest, recover
+from regime_pipeline.services.trading.watch_executor import PROCESS
 
-PROCESS: Final = "executor"
 BEAT_EVERY_S: Final = 15
 TURN_EVERY_S: Final = 1
 """Between two turns while something is due; a commit that makes something due wakes earlier."""
