@@ -118,10 +118,11 @@ def _is_refused(profile: VenueProfile, answer: RawAnswer) -> bool:
 
 
 def _report_stuck(cycle: Cycle) -> None:
-    for order in cycle.live(OrderState.CANCEL_REQUESTED):
+    """Report what was to leave a minute ago and is still there, whether its cancels are not confirmed or refused."""
+    for order in cycle.live(OrderState.CANCEL_REQUESTED, OrderState.OPEN, OrderState.PARTIAL, OrderState.UNKNOWN):
         if order.cancel_tries >= STUCK_TRIES:
             cycle.triggers.add(Trigger.CANCEL_FAILURES)
-        if is_cancel_stuck(order.cancel_requested_at_ms or cycle.now_ms, cycle.now_ms):
+        if order.cancel_requested_at_ms is not None and is_cancel_stuck(order.cancel_requested_at_ms, cycle.now_ms):
             evidence = {"symbol": order.symbol, "tries": order.cancel_tries, "first_asked_ms": order.cancel_requested_at_ms}
             with cycle.trading.stores.open() as work:
                 open_incident(work, "CANCEL_UNCONFIRMED", Severity.CRITICAL, order.client_order_id, evidence)
