@@ -67,6 +67,7 @@ from regime_pipeline.ports.ledger import (
     Posting,
     StoredAction,
     SummaryRow,
+    TradeSpan,
 )
 from regime_pipeline.ports.opinions import Attempt, AttemptRow, OpinionStore, OpinionTable, SnapshotRow, SnapshotStore
 from regime_pipeline.ports.orders import (
@@ -86,7 +87,7 @@ from regime_pipeline.ports.orders import (
     Stepped,
     WrittenIntent,
 )
-from regime_pipeline.ports.portfolio import EngineRecord, NewAction, PortfolioStore, PositionRow, Transition
+from regime_pipeline.ports.portfolio import ChannelRow, EngineRecord, NewAction, PortfolioStore, PositionRow, Transition
 from regime_pipeline.ports.quality import FeedFacts, Gap, QualityStore, Watermark
 from regime_pipeline.ports.recon import (
     GuardedPosition,
@@ -147,6 +148,7 @@ __all__ = [
     "CallBudget",
     "CandleStream",
     "ChainFault",
+    "ChannelRow",
     "Checkpoint",
     "ClosedTrade",
     "CodeCount",
@@ -256,6 +258,7 @@ __all__ = [
     "TimeInForce",
     "TimeRange",
     "TradeRow",
+    "TradeSpan",
     "TradingBeat",
     "TradingHealth",
     "Transition",

@@ -50,6 +50,28 @@ class EngineRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """A row of a regime channel; deltas and revision are None where the state has none yet, `validity` is that of its bar."""
+
+    driver: str
+    timeframe: Timeframe
+    ts_s: int
+    state: str
+    prev_state: str | None
+    flags: tuple[str, ...]
+    immature: bool
+    delta_a_raw: float | None
+    delta_e_raw: float | None
+    revision: int | None
+    validity: float
+
+    @property
+    def close_s(self) -> int:
+        """Close of its bar."""
+        return self.ts_s + self.timeframe.seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """A change of state of a series: the bar (its open) and the states around it."""
 
@@ -86,6 +108,14 @@ class PortfolioStore(Protocol):
 
     def load_records(self, timeframe: Timeframe, ts_s: int) -> dict[str, EngineRecord]:
         """Load the engine records of exactly one bar, by token series."""
+        ...
+
+    def load_record_range(self, timeframe: Timeframe, start_s: int, end_s: int) -> dict[int, dict[str, EngineRecord]]:
+        """Load the engine records of the bars that open in [start, end), by bar and token series."""
+        ...
+
+    def load_channel_range(self, start_s: int, end_s: int) -> list[ChannelRow]:
+        """Load what the regime's channels said, of bars that closed in [start, end), by time; and of each channel the newest before."""
         ...
 
     def load_last_records(self, timeframe: Timeframe, before_s: int, series: Collection[str]) -> dict[str, EngineRecord]:

@@ -15,8 +15,9 @@ from regime_pipeline.portfolio.episodes import Block, Episodes, Failure
 from regime_pipeline.portfolio.facts import BarFacts
 from regime_pipeline.portfolio.plan import Outcome
 from regime_pipeline.portfolio.position import PLANNED_STATUSES, Status
-from regime_pipeline.ports import EngineRecord, NewAction, PositionRow, Transition
+from regime_pipeline.ports import ChannelRow, EngineRecord, NewAction, PositionRow, Transition
 from regime_pipeline.regime.drivers import DRIVER_NAMES
+from regime_pipeline.trend.record import FLAGS
 
 MIN_BARS: Final = 333
 """Bars from which a series has a record, and its position can be traded."""
@@ -117,6 +118,37 @@ class PostgresPortfolio:
             "select {} from uptrend_states as s where s.timeframe = %s and s.ts = to_timestamp(%s) and s.series like 'token:%%'"
         )
         return dict(_read_records(self._conn.execute(query.format(_FACTS), (timeframe.value, ts_s), binary=True)))
+
+    def load_record_range(self, timeframe: Timeframe, start_s: int, end_s: int) -> dict[int, dict[str, EngineRecord]]:
+        """Load the engine records of the bars that open in [start, end), by bar and token series."""
+        query = sql.SQL(
+            "select {} from uptrend_states as s where s.timeframe = %s and s.ts >= to_timestamp(%s) and s.ts < to_timestamp(%s)"
+            " and s.series like 'token:%%'"
+        )
+        found: dict[int, dict[str, EngineRecord]] = {}
+        rows = self._conn.execute(query.format(_FACTS), (timeframe.value, start_s, end_s), binary=True)
+        for series, record in _read_records(rows):
+            found.setdefault(record.facts.ts_s, {})[series] = record
+        return found
+
+    def load_channel_range(self, start_s: int, end_s: int) -> list[ChannelRow]:
+        """Load what the regime's channels said, of bars that closed in [start, end), by time; and of each channel the newest before."""
+        rows = self._conn.execute(
+            "select w.driver, t.timeframe, extract(epoch from s.ts)::bigint, s.state, s.prev_state, s.buy, s.rebuy, s.trim,"
+            " s.emergency_exit, s.reclaimed_ema333, s.exit_position, s.immature, d.delta_a_raw, d.delta_e_raw, d.revision,"
+            " coalesce(v.score, 1.0) from unnest(%(drivers)s::text[]) as w (driver)"
+            " cross join (values ('1m', 60), ('1h', 3600), ('1d', 86400)) as t (timeframe, length_s)"
+            " cross join lateral (select coalesce((select u.ts from uptrend_states as u where u.series = 'regime:' || w.driver"
+            " and u.timeframe = t.timeframe and u.ts < to_timestamp(%(start)s - t.length_s) order by u.ts desc limit 1),"
+            " to_timestamp(%(start)s - t.length_s)) as ts) as f"
+            " join uptrend_states as s on s.series = 'regime:' || w.driver and s.timeframe = t.timeframe and s.ts >= f.ts"
+            " and s.ts < to_timestamp(%(end)s - t.length_s)"
+            " left join regime_deltas as d on (d.driver, d.timeframe, d.ts) = (w.driver, t.timeframe, s.ts)"
+            " left join bar_validity as v on (v.series, v.timeframe, v.timestamp) = (s.series, s.timeframe, s.ts)"
+            " order by s.ts, w.driver, t.timeframe",
+            {"drivers": list(DRIVER_NAMES), "start": start_s, "end": end_s},
+        )
+        return [_read_channel(row) for row in rows]
 
     def load_last_records(self, timeframe: Timeframe, before_s: int, series: Collection[str]) -> dict[str, EngineRecord]:
         """Load the newest record of each series on a bar before the given one."""
@@ -238,6 +270,11 @@ def _read_records(rows: psycopg.Cursor[Any]) -> Iterator[tuple[str, EngineRecord
         except BadInputError:
             continue  # planned as a bar without a record, which holds and tells; the other positions go on
         yield series, EngineRecord(facts, revision)
+
+
+def _read_channel(row: Sequence[Any]) -> ChannelRow:
+    flags = tuple(name for name, is_set in zip(FLAGS, row[5:11], strict=True) if is_set)
+    return ChannelRow(row[0], Timeframe(row[1]), row[2], row[3], row[4], flags, *row[11:])
 
 
 def _read_action(columns: Sequence[Any]) -> Action:
