@@ -156,6 +156,10 @@ class JournalStore(Protocol):
         """Find the decisions of a bar close that have a line of the symbol, newest first."""
         ...
 
+    def load_traces(self, account: str) -> dict[str, list[str]]:
+        """Load decisions, orders and fills of an account as one line each, in an order that does not depend on when they were written."""
+        ...
+
     def write_run(self, run: TickRun) -> None:
         """Note a run of the tick."""
         ...

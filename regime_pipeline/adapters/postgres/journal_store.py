@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import numpy as np
@@ -105,6 +105,18 @@ class PostgresJournal:
             (bar_close_s, symbol, strategy, strategy),
         )
         return [row[0] for row in rows]
+
+    def load_traces(self, account: str) -> dict[str, list[str]]:
+        """Load decisions, orders and fills of an account as one line each, in an order that does not depend on when they were written."""
+        queries: dict[str, LiteralString] = {
+            "decisions": "select concat_ws(' ', decision_id, strategy, extract(epoch from bar_close)::bigint, inputs_hash, plan_hash)"
+            ' from decisions where account = %s order by bar_close, strategy collate "C"',
+            "orders": "select concat_ws(' ', i.client_order_id, i.symbol, i.side, i.qty, i.limit_price, o.state, o.version)"
+            ' from order_intents as i join orders as o using (client_order_id) where i.account = %s order by i.client_order_id collate "C"',
+            "fills": "select concat_ws(' ', client_order_id, side, qty, price, fee_amount, fee_asset, extract(epoch from venue_ts))"
+            ' from fills where account = %s order by venue_ts, client_order_id collate "C", qty, price',
+        }
+        return {name: [row[0] for row in self._conn.execute(query, (account,))] for name, query in queries.items()}
 
     def write_run(self, run: TickRun) -> None:
         """Note a run of the tick."""

@@ -14,11 +14,15 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.portfolio.decide import TickDecision, decide
 from regime_pipeline.portfolio.episodes import Episodes
+from regime_pipeline.portfolio.money import ONE
 from regime_pipeline.portfolio.plan import Outcome
 from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.ports import DecisionRow, Lease, LineRow, TickRun, Work
+from regime_pipeline.regime.drivers import CHANNEL_TIMEFRAMES, DRIVERS
 from regime_pipeline.risk.arm import Mode
-from regime_pipeline.services.trading.build_gate_view import Series, read_series_health, required_series
+from regime_pipeline.risk.gate_view import SeriesHealth
+from regime_pipeline.services.trading.act_on_turn import act_on_turn
+from regime_pipeline.services.trading.build_gate_view import Series, read_series_health
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.cycle import ExecutionSummary
 from regime_pipeline.services.trading.describe_tick import TickTexts, compute_config_hash, describe_tick, read_code_version
@@ -116,8 +120,8 @@ def _run(trading: Trading, universe: Universe, timeframe: Timeframe, bar_close_s
         with trading.stores.open() as work:
             decided = work.journal.find_decision(account, strategy, close_s)
         if decided is not None:
-            return TickSummary("adopted", strategy, close_s, decided, execution=_execute(trading))
-        _execute(trading)  # what is over its time goes first: it must not stand in the way of what is decided now
+            return TickSummary("adopted", strategy, close_s, decided, execution=execute_and_act(trading))
+        execute_and_act(trading)  # what is over its time goes first: it must not stand in the way of what is decided now
         with trading.stores.open() as work:
             work.freeze()
             market = StoredMarket(work, universe, trading.terms.book_id, timeframe, trading.broker.traits.venue)
@@ -125,7 +129,7 @@ def _run(trading: Trading, universe: Universe, timeframe: Timeframe, bar_close_s
             tariffs = market.tariffs()
         tick = Tick(trading, universe, snapshot, decide(snapshot.inputs), tariffs, lease)
         decision_id, counts = tick.commit()
-        return TickSummary("decided" if counts else "adopted", strategy, close_s, decision_id, counts, _execute(trading))
+        return TickSummary("decided" if counts else "adopted", strategy, close_s, decision_id, counts, execute_and_act(trading))
 
 
 def find_due(trading: Trading, universe: Universe, timeframe: Timeframe, bar_close_s: int | None = None) -> tuple[str | None, int | None]:
@@ -176,9 +180,26 @@ def open_account_work(trading: Trading, account: str) -> Iterator[Work]:
         trading.sleep(ACCOUNT_POLL_S)
 
 
-def _execute(trading: Trading) -> ExecutionSummary | None:
+def execute_and_act(trading: Trading) -> ExecutionSummary | None:
     """Send what is pending where this process may: on paper. Elsewhere the executor does, which has the keys."""
-    return execute_pending(trading) if trading.terms.mode is Mode.PAPER else None
+    if trading.terms.mode is not Mode.PAPER:
+        return None
+    summary = execute_pending(trading)
+    act_on_turn(trading, summary)
+    return summary
+
+
+def driver_series(timeframes: Sequence[Timeframe]) -> list[Series]:
+    """Series of the required drivers on the regime timeframes in use."""
+    return [
+        (driver.series, timeframe) for driver in DRIVERS if driver.required for timeframe in CHANNEL_TIMEFRAMES if timeframe in timeframes
+    ]
+
+
+def fill_unused(health: Mapping[Series, SeriesHealth], timeframes: Sequence[Timeframe]) -> dict[Series, SeriesHealth]:
+    """Say of regime timeframes that are not in use that nothing is wrong with them: nothing is decided on them."""
+    unused = [key for key in driver_series(CHANNEL_TIMEFRAMES) if key[1] not in timeframes]
+    return {**health, **{key: SeriesHealth(f"{key[0]} {key[1]} (not in use)", 0, 1, ONE, ONE) for key in unused}}
 
 
 @dataclass(slots=True)
@@ -189,8 +210,6 @@ class Tick:
     ----------
     lease : Lease or None
         Checked in the transaction that writes; None in a replay, which nobody else can disturb.
-    health : mapping of Series to SeriesHealth, optional
-        Of the required series where the caller knows it; else it is read.
     """
 
     trading: Trading
@@ -243,17 +262,17 @@ class Tick:
             return {line.symbol: LineResult(line.plan.outcome, line.plan.codes) for line in self.decision.lines}
         with suppress(BadInputError), work.savepoint():  # without a price of what is held the protections themselves stop entries
             mark_equity(work, inputs.account, inputs.bar_close_s, trading.broker.traits.quote)
-        trips = judge_protections(work, trading, now_ms // 1000)
-        account = read_account(work, trading, now_ms, trips=trips, venue=state, marks=snapshot.marks, clusters=snapshot.clusters)
         health = read_series_health(work, self._required_series(), now_ms // 1000, trading.protections)
+        trips = judge_protections(work, trading, now_ms // 1000, drivers=fill_unused(health, inputs.timeframes))
+        account = read_account(work, trading, now_ms, trips=trips, venue=state, marks=snapshot.marks, clusters=snapshot.clusters)
         placing = Placing(work, trading, self.universe, snapshot, account, venue, health, self.tariffs)
         return place_orders(placing, self.decision.lines, decision_id)
 
     def _required_series(self) -> list[Series]:
         inputs = self.snapshot.inputs
         acting = [line for line in self.decision.lines if line.plan.outcome is Outcome.ACT]
-        wanted = [required_series(self.snapshot.rows[line.plan.position_id].series, inputs.timeframe) for line in acting]
-        return list(dict.fromkeys(key for keys in wanted for key in keys))
+        wanted = [(self.snapshot.rows[line.plan.position_id].series, inputs.timeframe) for line in acting]
+        return [*wanted, *driver_series(inputs.timeframes)]
 
     def _decision_row(self, texts: TickTexts) -> DecisionRow:
         inputs = self.snapshot.inputs
