@@ -196,6 +196,15 @@ class SummaryRow:
     hold_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class TradeSpan:
+    """First and last fill of a trade, and how many of its orders have not ended."""
+
+    first_ms: int
+    last_ms: int
+    n_live: int
+
+
 class LedgerStore(Protocol):
     """Fills, ledger and what follows from them, in the transaction of the work."""
 
@@ -267,8 +276,8 @@ class LedgerStore(Protocol):
         """Write what positions' rows say of their trades."""
         ...
 
-    def load_trade_times(self, trade_id: UUID) -> tuple[int, int] | None:
-        """Load the times of the first and the last fill of a trade; None without fills."""
+    def load_trade_span(self, trade_id: UUID) -> TradeSpan | None:
+        """Load when a trade was filled; None without fills."""
         ...
 
     def add_summary(self, row: SummaryRow) -> bool:

@@ -27,6 +27,7 @@ from regime_pipeline.ports import (
     Posting,
     StoredAction,
     SummaryRow,
+    TradeSpan,
 )
 from regime_pipeline.risk.purpose import Side
 
@@ -311,15 +312,16 @@ class PostgresLedger:
             ],
         )  # fmt: skip
 
-    def load_trade_times(self, trade_id: UUID) -> tuple[int, int] | None:
-        """Load the times of the first and the last fill of a trade; None without fills."""
+    def load_trade_span(self, trade_id: UUID) -> TradeSpan | None:
+        """Load when a trade was filled; None without fills."""
         row = self.conn.execute(
-            "select (extract(epoch from min(f.venue_ts)) * 1000)::bigint, (extract(epoch from max(f.venue_ts)) * 1000)::bigint"
-            " from pm_actions as a join order_intents as i on i.action_id = a.id join fills as f using (client_order_id)"
-            " where a.trade_id = %s",
-            (trade_id,),
+            "select (extract(epoch from min(f.venue_ts)) * 1000)::bigint, (extract(epoch from max(f.venue_ts)) * 1000)::bigint,"
+            " count(distinct o.client_order_id) filter (where not o.state = any(%s))"
+            " from pm_actions as a join order_intents as i on i.action_id = a.id join orders as o using (client_order_id)"
+            " left join fills as f using (client_order_id) where a.trade_id = %s",
+            (_TERMINAL, trade_id),
         ).fetchone()
-        return (row[0], row[1]) if row and row[0] is not None else None
+        return TradeSpan(*row) if row and row[0] is not None else None
 
     def add_summary(self, row: SummaryRow) -> bool:
         """Write the summary of a closed trade; False when it has one."""
