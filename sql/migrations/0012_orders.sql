@@ -488,7 +488,8 @@ comment on column ledger_balances.ledger_account is 'As in the entries.';
 comment on column ledger_balances.asset is 'As in the entries.';
 comment on column ledger_balances.balance is 'Sum of the amounts.';
 
-create function keep_balances() returns trigger language plpgsql as $$
+-- Runs with the rights of the owner: whoever may write entries may not write sums.
+create function keep_balances() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
 begin
     -- the check at the end of the transaction looks at batches by their first line, so that none may be written in parts
     if exists (select from added group by batch_id having min(line) <> 1 or max(line) <> count(*)) then

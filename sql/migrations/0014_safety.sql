@@ -32,7 +32,8 @@ comment on column kill_switch.second_actor is 'Second person of a release at L3 
 comment on column kill_switch.at is 'When.';
 comment on column kill_switch.row_hash is 'SHA-256 over the previous row and this one.';
 
-create function chain_kill() returns trigger language plpgsql as $$
+-- Runs with the rights of the owner: its lock keeps the chain in one line, and takes more than the right to insert.
+create function chain_kill() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
 declare
     before text;
 begin
@@ -238,6 +239,34 @@ comment on column commentary.written_at is 'When it was written.';
 comment on column commentary.author is 'Model that wrote it.';
 comment on column commentary.snapshot is 'What it was shown.';
 comment on column commentary.comment is 'What it said.';
+
+-- All that a model is shown: no account of a venue, no order, no key. It reads this with no right to anything below it.
+create view published_snapshot as
+select
+    clock_timestamp() as as_of,
+    jsonb_build_object(
+        'market', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'driver', d.driver, 'timeframe', d.timeframe, 'bar', d.ts, 'state', d.state, 'delta_a', d.delta_a_raw, 'delta_e', d.delta_e_raw
+            ) order by d.driver, d.timeframe), '[]')
+            from unnest(array['BTC', 'ALT', 'nano', 'small', 'mid', 'big', 'BTC.d', 'USDT.d']) as k (driver)
+            cross join unnest(array['1m', '1h', '1d']) as t (timeframe)
+            cross join lateral (
+                select * from regime_deltas as r where r.driver = k.driver and r.timeframe = t.timeframe order by r.ts desc limit 1
+            ) as d
+        ),
+        'positions', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'token', token_ticker, 'timeframe', timeframe, 'state', state, 'quantity', total_quantity, 'average_entry', avg_entry_price
+            ) order by token_ticker, timeframe), '[]')
+            from lowcap_positions where status = 'active'
+        ),
+        'stops', (
+            select coalesce(jsonb_agg(jsonb_build_object('name', name, 'effect', effect, 'until', until, 'why', evidence) order by name), '[]')
+            from protections where until > clock_timestamp()
+        )
+    ) as snapshot;
+comment on view published_snapshot is 'What a model may comment on: market, open positions, and what stops entries; one row.';
 
 -- The paper broker keeps a book of its own, so that reconciliation compares two.
 create schema paper;
