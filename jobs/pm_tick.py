@@ -13,19 +13,22 @@ from regime_pipeline.orchestration.policies import TICK_PRIORITY, TICK_RUNTIME_S
 from regime_pipeline.orchestration.resources import Desk, Market
 from regime_pipeline.orchestration.window import spell_bar
 from regime_pipeline.services.trading.find_new_bars import execution_timeframes
+from regime_pipeline.settings import load_settings
 
 
 @dg.op(description="Decides the newest closed bar of a strategy, journals it, and on paper sends what it orders.", tags={"layer": "out"})
 def decide_and_execute(context: dg.OpExecutionContext, market: Market, desk: Desk) -> None:
     """Tick the strategy that the run's tag names, or every one when somebody launches the job by hand."""
+    from regime_pipeline.services.trading.load_tick import TickTerms
     from regime_pipeline.services.trading.run_pm_tick import run_pm_tick
     from regime_pipeline.services.trading.stand_in import stand_in
 
     trading, universe = desk.open(), market.universe()
     named = context.run.tags.get(TIMEFRAME_TAG)
+    terms = TickTerms(min_validity=load_settings().min_validity)
     stand_in(trading)
     for timeframe in [Timeframe(named)] if named else execution_timeframes(universe):
-        done = run_pm_tick(trading, universe, timeframe)
+        done = run_pm_tick(trading, universe, timeframe, terms=terms)
         told: dict[str, Any] = {
             "strategy": done.strategy,
             "outcome": done.outcome,

@@ -111,9 +111,9 @@ def add_bar(database: str, open_s: int, *, with_deltas: bool = True) -> None:
     with psycopg.connect(database) as conn:
         for driver in ("BTC", "ALT"):
             conn.execute(
-                "insert into regime_deltas (driver, timeframe, ts, state, buy, rebuy, trim, emergency_exit, reclaimed_ema333, exit_position,"
-                " delta_a_raw, delta_e_raw, immature, engine_version) values (%s, '1h', to_timestamp(%s), 'S1', false, false, false,"
-                " false, false, false, 0, 0, false, 'v')",
+                "insert into regime_deltas (driver, timeframe, ts, state, buy, rebuy, trim, emergency_exit, reclaimed_ema333,"
+                " exit_position, delta_a_raw, delta_e_raw, immature, engine_version) values (%s, '1h', to_timestamp(%s), 'S1', false,"
+                " false, false, false, false, false, 0, 0, false, 'v')",
                 (driver, open_s),
             )
         conn.execute("select pg_notify('regime_bars', '1h')")

@@ -11,11 +11,11 @@ from regime_pipeline.ports import PassKind, ReconRun, TradingBeat, Work
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.kill_switch import Switch, Trigger
 from regime_pipeline.services.trading.context import Trading
-from regime_pipeline.services.trading.execute_pending import execute_pending
 from regime_pipeline.services.trading.guard_stops import guard_stops
 from regime_pipeline.services.trading.open_account import open_account
 from regime_pipeline.services.trading.reconcile import ORDERS_EVERY_S, reconcile_full, reconcile_orders
 from regime_pipeline.services.trading.recover import recover
+from regime_pipeline.services.trading.run_pm_tick import execute_and_act
 
 FRESH_S: Final = 60
 """An executor beats every 15 seconds; one that has not for a minute is not there."""
@@ -51,11 +51,12 @@ def stand_in(trading: Trading) -> StandIn | None:
     open_account(trading)
     if must_recover:
         recover(trading)
-    done = execute_pending(trading)
+    done = execute_and_act(trading)
     stops = guard_stops(trading)
     if stops.raised:
-        execute_pending(trading)
-    return StandIn(must_recover, done.sent, sum(done.steps.values()), len(stops.raised), tuple(_compare(trading, now_ms)))
+        execute_and_act(trading)
+    sent, steps = (done.sent, sum(done.steps.values())) if done is not None else (0, 0)
+    return StandIn(must_recover, sent, steps, len(stops.raised), tuple(_compare(trading, now_ms)))
 
 
 def is_needed(mode: Mode, beats: Sequence[TradingBeat], account: str, now_ms: int) -> bool:
