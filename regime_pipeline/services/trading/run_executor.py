@@ -34,6 +34,7 @@ from regime_pipeline.services.trading.reconcile import (
 )
 from regime_pipeline.services.trading.recover import SelfTest, recover
 from regime_pipeline.services.trading.watch_executor import PROCESS
+from regime_pipeline.services.trading.watch_protections import WATCH_EVERY_S, watch_protections
 
 BEAT_EVERY_S: Final = 15
 TURN_EVERY_S: Final = 1
@@ -108,6 +109,7 @@ class _Executor:
             "kill": _Duty(KILL_EVERY_S, self._deliver_kill),
             "turn": _Duty(TURN_EVERY_S, self._take_orders),
             "stops": _Duty(STOPS_EVERY_S, self._guard_stops),
+            "protections": _Duty(WATCH_EVERY_S, self._watch_protections),
             "clock": _Duty(CLOCK_EVERY_S, self._watch_clock),
             "orders": _Duty(ORDERS_EVERY_S, self._compare_orders),
             "full": _Duty(FULL_EVERY_S, self._compare_all),
@@ -233,6 +235,9 @@ class _Executor:
         delivery = deliver_kill(self.trading, self.kill, mirror=self.helpers.mirror)
         if delivery.level is Level.PROCESS_STOP:
             self.ended = "the account is at L4; find out why, then `regime release`"
+
+    def _watch_protections(self) -> None:
+        watch_protections(self.trading)
 
     def _refresh_mirror(self) -> None:
         if self.helpers.mirror is None:
