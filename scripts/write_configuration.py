@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from regime_pipeline.executor_secrets import FILE_VARIABLE, PREFIX, ExecutorSecrets
 from regime_pipeline.settings import ENV_PREFIX, Settings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -14,14 +15,26 @@ name or a value outside its rule stops the program by name. Markets, tokens, buc
 | variable | default | meaning |
 |---|---|---|
 """
+SECRETS = f"""
+## Secrets of the executor
+
+No settings of the product: only the process that sends orders reads them, from its own environment or from a TOML file with the names in
+lower case and without the prefix, such as `trader_key = "..."`. Name it with `{FILE_VARIABLE}`; it must belong to the executor's user
+and be closed to everybody else (`chmod 600`). Other processes that `regime up` starts do not inherit them.
+
+| variable | meaning |
+|---|---|
+"""
 
 
 def render() -> str:
     """Render the page, one row a setting, in the order of the class."""
-    return INTRO + "".join(
+    settings = (
         f"| `{ENV_PREFIX}{name.upper()}` | {'unset' if field.default is None else f'`{field.default}`'} | {field.description} |\n"
         for name, field in Settings.model_fields.items()
     )
+    secrets = (f"| `{PREFIX}{name.upper()}` | {field.description} |\n" for name, field in ExecutorSecrets.model_fields.items())
+    return INTRO + "".join(settings) + SECRETS + "".join(secrets)
 
 
 if __name__ == "__main__":

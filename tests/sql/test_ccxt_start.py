@@ -136,6 +136,7 @@ def test_a_key_that_was_revoked_refuses_without_being_shown(venue: TradingVenue,
 LIVE, SANDBOX, PAPER = Mode.LIVE, Mode.SANDBOX, Mode.PAPER
 
 
+@pytest.mark.fault_row("X54")
 @pytest.mark.parametrize(
     ("kind", "mode"), [("key", LIVE), ("key", PAPER), ("kill key", LIVE), ("host", LIVE), ("account", PAPER), ("venue_account", LIVE)]
 )
@@ -161,6 +162,7 @@ def _account_of(venue: TradingVenue) -> str:
     return read.value
 
 
+@pytest.mark.fault_row("X54")
 def test_a_mix_up_is_found_before_the_key_leaves(venue: TradingVenue, stores: PostgresStores) -> None:
     claim(stores, Identity(IdentityKind.KEY, fingerprint_of(SALT, venue.keys["trader"].key), LIVE, "binance-main"))
     with pytest.raises(ConfigError, match="belongs to live mode"):

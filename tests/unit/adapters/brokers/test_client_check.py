@@ -132,6 +132,7 @@ DEVIATIONS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.fault_row("X24")
 @pytest.mark.parametrize("name", list(DEVIATIONS))
 def test_every_deviation_refuses_by_name(name: str) -> None:
     said = {"schemes": "session.reach", "validateServerSsl": "verify", "session.verify": "verify", "requests_trust_env": "trust_env"}
@@ -145,6 +146,7 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
         check(lambda exchange: (set_field("verbose", True)(exchange), set_option("recvWindow", 10_000)(exchange)))
 
 
+@pytest.mark.fault_row("X25")
 def test_another_version_of_ccxt_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ccxt, "__version__", "4.6.0")
     with pytest.raises(ConfigError, match=f"ccxt version was '4.6.0', must be '{CCXT_VERSION}'"):
