@@ -68,6 +68,20 @@ def database(postgres_server: ServerAddress) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def lasting_database(postgres_server: ServerAddress) -> Iterator[str]:
+    """Address of a migrated database that the tests of one module share: each keeps to accounts of its own."""
+    with _named_database(postgres_server, f" template {_TEMPLATE}") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres_server: ServerAddress) -> Iterator[str]:
+    """Address of a migrated database that the tests of a module share."""
+    with _named_database(postgres_server, f" template {_TEMPLATE}") as url:
+        yield url
+
+
 @pytest.fixture
 def empty_database(postgres_server: ServerAddress) -> Iterator[str]:
     """Address of a database without tables."""

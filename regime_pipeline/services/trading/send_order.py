@@ -82,14 +82,16 @@ def _commit_sending(cycle: Cycle, order: OrderRow) -> tuple[OrderRow, ArmRow | N
 
 
 def refuse_intent(trading: Trading, order: OrderRow, switches: list[Switch], now_ms: int) -> str | None:
-    """Say why an intent is not sent any more, by the levels of table and file, the mode, and its time."""
+    """Say why an intent is not sent any more, by its time, the levels of table and file, and the mode."""
     key, intent = order.intent.key, order.intent
+    if now_ms >= intent.decide_by_ms:  # first: a recovery holds entries back, and is no reason for one that was too late anyway
+        return "NEVER_SENT"
     level = worst_level((*switches, *trading.latch.read()), key.account, key.strategy, key.symbol)
     if not is_allowed(level, intent.leg, by_person=intent.origin == "human"):
         return "KILLED"
     if intent.mode is not trading.terms.mode:
         return "MODE_MISMATCH"
-    return "NEVER_SENT" if now_ms >= intent.decide_by_ms else None
+    return None
 
 
 def drop_intent(cycle: Cycle, order: OrderRow, reason: str) -> OrderRow:
