@@ -1,6 +1,6 @@
 """What a venue shows of an order becomes its fills and its state, in one transaction."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -13,7 +13,7 @@ from regime_pipeline.services.trading.book_fills import book_fills
 from regime_pipeline.services.trading.chase_exits import fetch_chase_mid, write_second_child
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.cycle import Cycle, next_look_ms
-from regime_pipeline.services.trading.move_order import NO_CHANGE, NO_PROOF, move_order
+from regime_pipeline.services.trading.move_order import NO_PROOF, move_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,60 +58,74 @@ def adopt_reading(cycle: Cycle, order: OrderRow, reading: Reading, *, proof: Pro
     OrderRow
         The order afterwards; unchanged when the reading proves nothing new, or shows trades that the venue does not list yet.
     """
+    (after,) = adopt_readings(cycle, [(order, reading)], proof=proof, is_cancel_refused=is_cancel_refused)
+    return after
+
+
+def adopt_readings(
+    cycle: Cycle, readings: Sequence[tuple[OrderRow, Reading]], *, proof: Proof = NO_PROOF, is_cancel_refused: bool = False
+) -> list[OrderRow]:
+    """Do the same for several orders in one transaction: for all or for none."""
     trading = cycle.trading
-    mid = fetch_chase_mid(trading, order, reading.seen)
+    mids = [fetch_chase_mid(trading, order, reading.seen) for order, reading in readings]
     with trading.stores.open() as work:
-        after = book_reading(work, cycle, order, reading, proof=proof, is_cancel_refused=is_cancel_refused)
-        child = write_second_child(work, trading, after, mid) if mid is not None else None
+        filled = book_trades(work, cycle, readings)
+        after = [
+            step_to_reading(work, cycle, order, reading, each, proof=proof, is_cancel_refused=is_cancel_refused)
+            for (order, reading), each in zip(readings, filled, strict=True)
+        ]
+        children = [write_second_child(work, trading, order, mid) for order, mid in zip(after, mids, strict=True) if mid is not None]
         trading.at("after_step")
-    if child is not None:
-        cycle.orders.setdefault(child.client_order_id, child)
-    return cycle.keep(order, after)
+    for child in children:
+        if child is not None:
+            cycle.orders.setdefault(child.client_order_id, child)
+    return [cycle.keep(order, moved) for (order, _), moved in zip(readings, after, strict=True)]
 
 
-def book_reading(
+def book_reading(work: Work, cycle: Cycle, order: OrderRow, reading: Reading, *, proof: Proof = NO_PROOF) -> OrderRow:
+    """Book one reading in an open transaction, without a second child."""
+    (filled,) = book_trades(work, cycle, [(order, reading)])
+    return step_to_reading(work, cycle, order, reading, filled, proof=proof)
+
+
+def book_trades(work: Work, cycle: Cycle, readings: Sequence[tuple[OrderRow, Reading]]) -> list[Decimal]:
+    """Book the trades of readings; what of each order is filled then."""
+    trades = [fill for _, reading in readings for fill in reading.fills]
+    if not trades:
+        return [order.filled for order, _ in readings]
+    known = {reading.seen.venue_order_id: order.client_order_id for order, reading in readings if reading.fills}
+    booked = book_fills(work, cycle.trading.broker.traits, trades, cycle.now_ms, known=known, at=cycle.trading.at)
+    return [booked.filled.get(order.client_order_id, order.filled) for order, _ in readings]
+
+
+def step_to_reading(
     work: Work,
     cycle: Cycle,
     order: OrderRow,
     reading: Reading,
+    filled: Decimal,
     *,
     proof: Proof = NO_PROOF,
     is_cancel_refused: bool = False,
-    extra: Collection[Guard] = (),
-    change: OrderChange = NO_CHANGE,
 ) -> OrderRow:
-    """Do the same within an open transaction, without a second child.
-
-    Parameters
-    ----------
-    extra : collection of Guard
-        What else the caller has proven.
-    change : OrderChange
-        What else the step changes.
-    """
+    """Make the step that a reading proves once its trades are booked; none where it proves nothing new."""
     seen, now_ms = reading.seen, cycle.now_ms
-    if reading.fills:
-        known = {seen.venue_order_id: order.client_order_id}
-        booked = book_fills(work, cycle.trading.broker.traits, reading.fills, now_ms, known=known, at=cycle.trading.at)
-        filled = booked.filled.get(order.client_order_id, order.filled)
-    else:
-        filled = order.filled
     read = read_status(seen.status, order.intent.qty, filled, seen.filled, order.step)
     has_news = filled > order.filled
-    booked_order = replace(order, filled=filled)
-    new = _target_of(booked_order, read, has_news=has_news, is_cancel_refused=is_cancel_refused)
+    booked = replace(order, filled=filled)
+    new = _target_of(booked, read, has_news=has_news, is_cancel_refused=is_cancel_refused)
     if new is None:
-        return booked_order
-    held = {*read.held, *extra, Guard.VENUE_ID_PRESENT, Guard.EVIDENCE_STORED, Guard.FILLED_NOT_DECREASING}
+        return booked
+    held = {*read.held, Guard.VENUE_ID_PRESENT, Guard.EVIDENCE_STORED, Guard.FILLED_NOT_DECREASING}
     if seen.client_order_id == order.client_order_id:
         held.add(Guard.ECHO)
     if seen.status is VenueStatus.REJECTED:
         held.add(Guard.VENUE_ERROR_IS_FINAL)
     told = replace(proof, code=proof.code or read.code, evidence={**proof.evidence, **_describe(reading, filled)})
-    full = replace(
-        change, venue_order_id=seen.venue_order_id, last_seen_at_ms=reading.started_ms, next_look_at_ms=next_look_ms(order, new, now_ms)
+    change = OrderChange(
+        venue_order_id=seen.venue_order_id, last_seen_at_ms=reading.started_ms, next_look_at_ms=next_look_ms(order, new, now_ms)
     )
-    return move_order(work, booked_order, new, held, lease=cycle.lease, proof=told, change=full, has_news=has_news)
+    return move_order(work, booked, new, held, lease=cycle.lease, proof=told, change=change, has_news=has_news)
 
 
 def _target_of(order: OrderRow, read: StatusReading, *, has_news: bool, is_cancel_refused: bool) -> OrderState | None:

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from regime_pipeline.errors import DatabaseError, LeaseLostError, RegimeError
 from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.ports import Failed, OrderRow, Seeing
-from regime_pipeline.services.trading.adopt_reading import Reading, adopt_reading, fetch_reading
+from regime_pipeline.services.trading.adopt_reading import Reading, adopt_reading, adopt_readings, fetch_reading
 from regime_pipeline.services.trading.cycle import Cycle, next_look_ms
 
 LIST_FROM: Final = 5
 """From so many orders on, one listing is cheaper than a read of each."""
+TOGETHER: Final = 25
+"""So many are booked in one transaction."""
 
 
 def read_orders(cycle: Cycle) -> None:
@@ -24,17 +27,43 @@ def read_orders(cycle: Cycle) -> None:
     unchanged = _list_unchanged(cycle, due) if len(due) >= LIST_FROM else []
     settled = {order.client_order_id for order in unchanged}
     quiet = list(unchanged)
-    for order in due:
-        if order.client_order_id in settled:
-            continue
-        with cycle.handling(order):
-            cycle.keep_lease()
-            cycle.counts["read"] += 1
-            reading = fetch_reading(cycle.trading, order)
-            after = adopt_reading(cycle, order, reading) if isinstance(reading, Reading) else order
-            if after.version == order.version:
-                quiet.append(after)
+    waiting = [order for order in due if order.client_order_id not in settled]
+    for start in range(0, len(waiting), TOGETHER):
+        quiet += _read_some(cycle, waiting[start : start + TOGETHER])
     note_quiet(cycle, quiet, now_ms)
+
+
+def _read_some(cycle: Cycle, orders: Sequence[OrderRow]) -> list[OrderRow]:
+    """Read a few orders and book them together; those of which nothing is new."""
+    readings: list[tuple[OrderRow, Reading]] = []
+    quiet: list[OrderRow] = []
+    for order in orders:
+        cycle.keep_lease()
+        cycle.counts["read"] += 1
+        reading = fetch_reading(cycle.trading, order)
+        if isinstance(reading, Reading):
+            readings.append((order, reading))
+        else:
+            quiet.append(order)
+    for before, after in zip([order for order, _ in readings], _adopt(cycle, readings), strict=True):
+        if after.version == before.version:
+            quiet.append(after)
+    return quiet
+
+
+def _adopt(cycle: Cycle, readings: Sequence[tuple[OrderRow, Reading]]) -> list[OrderRow]:
+    """Book readings in one transaction; where one of them is refused, each in its own, so that it stops no other."""
+    if not readings:
+        return []
+    try:
+        return adopt_readings(cycle, readings)
+    except (LeaseLostError, DatabaseError):
+        raise
+    except RegimeError:
+        for order, reading in readings:
+            with cycle.handling(order):
+                adopt_reading(cycle, order, reading)
+    return [cycle.orders[order.client_order_id] for order, _ in readings]
 
 
 def _list_unchanged(cycle: Cycle, due: list[OrderRow]) -> list[OrderRow]:
