@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regime_pipeline.board.thin import choose_points, choose_run_starts
+from regime_pipeline.board.trading_report import TradingPage, equity_data, render_trading
 from regime_pipeline.market.timeframe import HORIZONS, Timeframe
 from regime_pipeline.ports import BoardRow
 from regime_pipeline.regime.drivers import CHANNEL_TIMEFRAMES
@@ -76,7 +77,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that the page shows. `source` says in words where the bars are from; instants are epoch seconds."""
+    """All that the page shows. `source` says in words where the bars are from; instants are epoch seconds; None: nothing was traded."""
 
     source: str
     as_of_s: int
@@ -85,6 +86,7 @@ class Report:
     samples: Sequence[Sample]
     tracks: Sequence[Track]
     row_counts: dict[str, int]
+    trading: TradingPage | None = None
 
     @property
     def events(self) -> list[Event]:
@@ -105,7 +107,8 @@ def render_report(report: Report) -> str:
 
     page = files("regime_pipeline.board") / "page"
     data = json.dumps(_chart_data(report), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    sections = (_header(report), _board(report), _levers(report), _charts(report), _events(report.events), _footer(report))
+    trading = "" if report.trading is None else render_trading(report.trading)
+    sections = (_header(report), _board(report), trading, _levers(report), _charts(report), _events(report.events), _footer(report))
     return "\n".join(
         (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -214,6 +217,7 @@ def _footer(report: Report) -> str:
 def _chart_data(report: Report) -> dict[str, Any]:
     return {
         "flags": FLAGS,
+        "equity": None if report.trading is None else equity_data(report.trading),
         "tracks": [_track_data(track) for track in report.tracks],
         "levers": [
             {

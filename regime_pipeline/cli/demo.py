@@ -1,4 +1,4 @@
-"""`regime demo`: a market, the three Dagster jobs over its history, and what came out. What it shows is read in `demo_report.py`.
+"""`regime demo`: a market, the three Dagster jobs over its history, a paper account that trades it, and what came out.
 
 Unless told otherwise the market is made up and served by the simulated venue, and the clients of real venues ask it over sockets.
 """
@@ -19,15 +19,20 @@ from regime_pipeline.market.timeframe import HORIZONS, REGIME_TIMEFRAMES, Timefr
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
     from rich.table import Table
 
     from regime_pipeline.adapters.postgres.checksum import TableSum
+    from regime_pipeline.board.trading_report import TradingPage
     from regime_pipeline.cli.demo_report import Findings
     from regime_pipeline.market.universe import Universe
     from regime_pipeline.settings import Settings
 
 DAYS: Final = {Timeframe.M1: 1, Timeframe.H1: 42, Timeframe.D1: 1001}
 """History of a market without end: just more than the 1000 bars from which a record counts as mature, since each page takes time."""
+
+TRADED_DAYS: Final = 120
+"""Newest days that are traded unless told otherwise: a tick of two dozen positions takes a few hundredths of a second."""
 
 SIM_URL: Final = "http://127.0.0.1:8900"
 """Where `regime sim` listens unless told otherwise."""
@@ -41,8 +46,9 @@ def demo(
     days_macro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1d bars; default: 1001, recorded: all.")] = None,
     days_meso: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1h bars; default: 42, recorded: all.")] = None,
     days_micro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1m bars; default: 1, recorded: all.")] = None,
+    days_traded: Annotated[int, typer.Option(min=0, help="Newest days that the paper account trades; 0: it does not.")] = TRADED_DAYS,
 ) -> None:
-    """Take a market through the three Dagster jobs and show board, levers and a report.
+    """Take a market through the three Dagster jobs, trade it on paper, and show board, levers, the book and a report.
 
     The demo has its own folder under the home, with its own database server: it never touches another one. Running it again over the
     same bars changes nothing; the checksums show it.
@@ -59,7 +65,7 @@ def demo(
     try:
         with _venue(settings, is_real=live) as served:
             export_settings(served)  # the jobs read them where they run
-            results = _run(served, wanted, out, console)
+            results = _run(served, wanted, days_traded, out, console)
     finally:
         if not was_running:
             stop_server(settings.home)
@@ -76,9 +82,20 @@ def demo_settings(settings: "Settings", data: Path | None, *, live: bool = False
     BadInputError
         When both a folder and the real venues are asked for.
     """
+    from regime_pipeline.settings import Settings
+
     if live and data is not None:
         raise BadInputError(f"demo was asked for {data} and for the real venues: it shows one market. Leave out --data or --live.")
-    changes: dict[str, Any] = {"database_url": None, "dagster_database_url": None}
+    # its own account, latch and book too, whatever the environment says: nothing of a demo may touch what is real
+    changes: dict[str, Any] = {
+        "database_url": None,
+        "dagster_database_url": None,
+        "state_dir": None,
+        "trading_enabled": True,
+        "trading_mode": "paper",
+        "trading_account": Settings.model_fields["trading_account"].default,
+        "trading_exchange": None,
+    }
     if live:
         changes |= {"home": settings.home / "demo" / "live", "source": "live"}
     elif data is not None:
@@ -101,6 +118,7 @@ def invite(settings: "Settings") -> str:
     is_simulated = settings.venue_url == SIM_URL
     if is_simulated:
         variables |= {"REGIME_VENUE_URL": settings.venue_url, "REGIME_COINGECKO_PLAN": settings.coingecko_plan}
+        variables |= {"REGIME_TRADING_ENABLED": "true"}
     shown = " ".join(f"{name}='{value}'" for name, value in variables.items() if value is not None)
     up = f"{shown} .venv/bin/regime up{'' if settings.source == 'recorded' else ' --live'}"
     if not is_simulated:
@@ -129,10 +147,11 @@ def _venue(settings: "Settings", *, is_real: bool) -> Iterator["Settings"]:
         yield settings.model_copy(update={"venue_url": served.url})
 
 
-def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, console: "Console") -> dict[str, Any]:
+def _run(settings: "Settings", wanted: dict[Timeframe, int | None], days_traded: int, out: Path, console: "Console") -> dict[str, Any]:
     from regime_pipeline.adapters.postgres.checksum import sum_tables
     from regime_pipeline.board.report import Report, render_report
     from regime_pipeline.cli.demo_report import collect_findings
+    from regime_pipeline.cli.demo_trading import Traded, collect_trading, trade_history, trading_document
     from regime_pipeline.cli.drivers import build_board, cell_document
     from regime_pipeline.cli.session import iso_time, open_migrated_stores
     from regime_pipeline.market.universe import load_universe
@@ -150,19 +169,35 @@ def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, c
             "  dominances: CoinGecko has days of them, hours of the last day and no minutes; those grow from samples", highlight=False
         )
     _backfill(settings, wanted, console, seconds)
+    traded = Traded()
+    if days_traded:
+        with _step(console, "paper trading", seconds) as status:
+            traded = trade_history(
+                settings, stores, universe, days_traded, lambda name, done, there: status.update(f"{name}: {done:,} of {there:,} bars ...")
+            )
     with _step(console, "report", seconds):
         with stores.open() as work:
             findings = collect_findings(work, universe)
+            book = collect_trading(settings, work, traded) if traded.strategies else None
             tables = sum_tables(work.conn)
         counts = {name: table.rows for name, table in tables.items() if table.rows}
         page = Report(
-            describe_market(settings), findings.as_of_s, findings.levers_at_s, findings.cells, findings.samples, findings.tracks, counts
+            describe_market(settings),
+            findings.as_of_s,
+            findings.levers_at_s,
+            findings.cells,
+            findings.samples,
+            findings.tracks,
+            counts,
+            book,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(render_report(page), encoding="utf-8")
     console.print(build_board(findings.cells))
     console.print(_draw_samples(findings))
     console.print(_draw_tables(tables))
+    if book is not None:
+        _tell_book(book, console)
     return {
         "market": describe_market(settings),
         "home": str(settings.home),
@@ -182,6 +217,7 @@ def _run(settings: "Settings", wanted: dict[Timeframe, int | None], out: Path, c
             }
             for sample in findings.samples
         ],
+        "trading": None if book is None else trading_document(book, traded),
         "tables": {name: {"rows": table.rows, "checksum": table.checksum} for name, table in tables.items()},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "report": str(out.resolve()),
@@ -255,14 +291,24 @@ def choose_days(span_s: tuple[int, int], days: int | None, now_s: int) -> tuple[
     return (start_s if days is None else max(start_s, end_s - days * day_s)), end_s
 
 
+def _tell_book(book: "TradingPage", console: "Console") -> None:
+    """Say what the paper account came to."""
+    from regime_pipeline.cli.book import tell_equity
+
+    for line in (*book.traded, *tell_equity(book.equity, book.account, book.quote)):
+        console.print(line, soft_wrap=True, highlight=False)
+    wins = sum(row.pnl > 0 for row in book.trades)
+    console.print(f"{len(book.trades)} trades closed, {wins} with a profit; orders: {book.orders}", soft_wrap=True, highlight=False)
+
+
 @contextmanager
-def _step(console: "Console", name: str, seconds: dict[str, float]) -> Iterator[None]:
+def _step(console: "Console", name: str, seconds: dict[str, float]) -> "Iterator[Status]":
     """Show a spinner while a step runs and its time when it is done."""
     from regime_pipeline.clock import monotonic_s
 
     began_s = monotonic_s()
-    with console.status(f"{name} ..."):
-        yield
+    with console.status(f"{name} ...") as status:
+        yield status
     seconds[name] = monotonic_s() - began_s
     console.print(f"  {name}: {seconds[name]:.1f} s", highlight=False)
 

@@ -188,6 +188,14 @@ class BookStore(Protocol):
         """Count the codes of decision lines decided on bars closed since an instant, most frequent first within each strategy."""
         ...
 
+    def find_oldest_record(self, book_id: str, timeframe: Timeframe) -> int | None:
+        """Open of the oldest bar on which a position of the book has an engine record; None without one."""
+        ...
+
+    def find_delta_span(self, driver: str, timeframe: Timeframe) -> tuple[int, int] | None:
+        """Opens of the first and of the last bar on which a driver has deltas; None without one."""
+        ...
+
     def find_balance_faults(self, account: str) -> Sequence[BookFault]:
         """Find ledger balances that are not the sum of their entries."""
         ...

@@ -137,6 +137,25 @@ class PostgresBook:
         )
         return [CodeCount(**row) for row in rows]
 
+    def find_oldest_record(self, book_id: str, timeframe: Timeframe) -> int | None:
+        """Open of the oldest bar on which a position of the book has an engine record; None without one."""
+        (row,) = self._ask(
+            "select extract(epoch from min(u.ts))::bigint as oldest_s from lowcap_positions as p cross join lateral (select ts from"
+            " uptrend_states as s where s.series = concat_ws(':', 'token', p.token_contract, p.token_chain)"
+            " and s.timeframe = p.timeframe order by s.ts limit 1) as u where p.book_id = %s and p.timeframe = %s",
+            (book_id, timeframe.value),
+        )
+        return None if row["oldest_s"] is None else int(row["oldest_s"])
+
+    def find_delta_span(self, driver: str, timeframe: Timeframe) -> tuple[int, int] | None:
+        """Opens of the first and of the last bar on which a driver has deltas; None without one."""
+        (row,) = self._ask(
+            "select extract(epoch from min(ts))::bigint as first_s, extract(epoch from max(ts))::bigint as last_s from regime_deltas"
+            " where driver = %s and timeframe = %s",
+            (driver, timeframe.value),
+        )
+        return None if row["first_s"] is None else (row["first_s"], row["last_s"])
+
     def find_balance_faults(self, account: str) -> list[BookFault]:
         """Find ledger balances that are not the sum of their entries."""
         return self._faults(

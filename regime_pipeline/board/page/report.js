@@ -87,10 +87,33 @@ function drawLever(lever, i) {
   }), config);
 }
 
+function drawEquity() {
+  const target = document.getElementById("equity");
+  if (!target || !data.equity || !data.equity.t.length) return;
+  const x = stamps(data.equity.t);
+  // Where a trade ended, on the curve: the last mark before it.
+  const at = (t) => data.equity.v[Math.max(0, data.equity.t.findLastIndex((each) => each <= t))];
+  const closed = (name, shade, keep) => {
+    const trades = data.equity.trades.filter(keep);
+    return { x: stamps(trades.map((each) => each.t)), y: trades.map((each) => at(each.t)), text: trades.map((each) => each.n), name, mode: "markers",
+      marker: { size: 6, color: colour(shade) }, hovertemplate: "%{x}<br>%{text}<extra></extra>" };
+  };
+  Plotly.react(target, [
+    { x, y: data.equity.v, name: "equity", mode: "lines", line: { width: 1.6, color: colour("S2") }, hovertemplate: "%{x}<br>%{y:,.2f}<extra>equity</extra>" },
+    closed("closed with a profit", "a", (each) => each.p > 0), closed("closed with a loss", "e", (each) => each.p <= 0),
+    { x, y: data.equity.d, name: "drawdown, %", yaxis: "y2", mode: "lines", fill: "tozeroy", line: { width: 1, color: colour("e") },
+      hovertemplate: "%{x}<br>%{y:.2f} %<extra>drawdown</extra>" },
+  ], layout({
+    xaxis: axis({ anchor: "y2", type: "date" }), yaxis: axis({ domain: [0.32, 1] }), yaxis2: axis({ domain: [0, 0.24], ticksuffix: " %" }),
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, margin: { l: 72, r: 12, t: 40, b: 30 },
+  }), config);
+}
+
 function draw() {
   for (const button of document.querySelectorAll("button[data-driver]")) button.setAttribute("aria-pressed", String(button.dataset.driver === chosen));
   if (chosen) timeframes.forEach(drawTrack);
   data.levers.forEach(drawLever);
+  drawEquity();
 }
 
 for (const button of document.querySelectorAll("button[data-driver]")) {

@@ -46,7 +46,9 @@ def test_the_commands_for_the_ui_name_the_demos_settings(tmp_path: Path) -> None
     assert live.endswith(f"REGIME_HOME='{tmp_path}/demo/live' REGIME_SOURCE='live' .venv/bin/regime up --live")
     simulated = invite(demo_settings(Settings(home=tmp_path, generated_seed=9), None)).splitlines()
     assert simulated[1].strip() == "REGIME_GENERATED_SEED=9 .venv/bin/regime sim"
-    assert simulated[2].endswith("REGIME_VENUE_URL='http://127.0.0.1:8900' REGIME_COINGECKO_PLAN='pro' .venv/bin/regime up --live")
+    assert simulated[2].endswith(
+        "REGIME_VENUE_URL='http://127.0.0.1:8900' REGIME_COINGECKO_PLAN='pro' REGIME_TRADING_ENABLED='true' .venv/bin/regime up --live"
+    )
 
 
 def test_exported_settings_are_loaded_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
