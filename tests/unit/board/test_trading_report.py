@@ -22,8 +22,8 @@ STRATEGY = "onchain_crypto-1h"
 def make_page(**changes: Any) -> TradingPage:
     equity = Equity(CURVE, D(100_000), D(101_000), D("0.005"), D("0.01"), ProfitAndLoss(D(500), D("500.004"), D("499.996")), 7)
     row = PositionView(
-        1, "AAVE</script>", "binance", Timeframe.H1, STRATEGY, "active", "S3", D("1.5"), D(100), D(150), D(0), T0, T0, 0.7, 0.2, "hold", None,
-        ("IN_POSITION",), T0,
+        1, "AAVE</script>", "binance", Timeframe.H1, STRATEGY, "active", "S3", D("1.5"), D(100), D(150), D(0), T0, T0, 0.7, 0.2, "hold",
+        None, ("IN_POSITION",), T0,
     )  # fmt: skip
     page = TradingPage(
         account="paper-main",
