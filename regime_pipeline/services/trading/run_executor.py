@@ -119,6 +119,8 @@ class _Executor:
     def take_turn(self) -> None:
         """Recover if that is due, do every duty that is due, and wait for the next or for news."""
         if self.recover_at_s is not None and self.trading.monotonic() >= self.recover_at_s:
+            self._listen(0)  # before anything is looked at: what is told from now on is not missed
+            self.duties["turn"].due_s = 0.0
             self._guarded("recovery", self._recover)
         for name, duty in self.duties.items():
             if self.ended or self.stopped.is_set():
@@ -178,6 +180,9 @@ class _Executor:
     def _wait(self) -> None:
         due_s = min(duty.due_s for duty in self.duties.values())
         timeout_s = min(max(due_s - self.trading.monotonic(), 0.0), TURN_EVERY_S)  # no longer: SIGTERM is heard in between
+        self._listen(timeout_s)
+
+    def _listen(self, timeout_s: float) -> None:
         if self.helpers.listener.wait(timeout_s):
             self.duties["turn"].due_s = 0.0
             self.duties["kill"].due_s = 0.0
@@ -253,6 +258,9 @@ class _Executor:
             "offset_ms": self.trading.clock.offset_ms,
             "is_ready": self.recover_at_s is None,
             "last_error": self.last_error[:500],
+            # what a tick without keys must know of them; judged again here before anything leaves
+            "key_fingerprint": self.trading.terms.key_fingerprint,
+            "acknowledged_account": self.trading.terms.acknowledged_account,
             **facts,
         }
         at_ms = round(1000 * self.trading.clock.clock().timestamp())

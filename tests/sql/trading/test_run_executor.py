@@ -213,8 +213,8 @@ def test_a_database_that_goes_away_is_waited_for_and_recovered_from(floor: Floor
 
     stores = Cut()
     sent: list[str] = []
-    floor.listener.at(30, lambda: sent.append(floor.desk.intend(decide_by_ms=floor.desk.now_ms + 200_000)))
-    floor.listener.at(30.001, lambda: setattr(stores, "is_away", True))
+    floor.listener.at(30, lambda: setattr(stores, "is_away", True))
+    floor.listener.at(80, lambda: sent.append(floor.desk.intend(decide_by_ms=floor.desk.now_ms + 200_000)))
     sleeps = {"n": 0}
 
     def sleep(seconds: float) -> None:
