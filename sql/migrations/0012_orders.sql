@@ -113,7 +113,7 @@ begin
     where account = new.account and strategy = new.strategy order by seq desc limit 1;
     new.row_hash := encode(sha256(convert_to(concat_ws('|', coalesce(before, ''), new.decision_id, new.account, new.strategy,
         extract(epoch from new.bar_close)::bigint, new.inputs_hash, new.plan_hash, new.config_hash, new.code_version,
-        new.lease_token, array_to_string(new.codes, ',')), 'UTF8')), 'hex');
+        new.lease_token, array_to_string(new.codes, ','), new.inputs, new.levers, new.plan), 'UTF8')), 'hex');
     return new;
 end
 $$;

@@ -10,7 +10,7 @@ _DECISIONS: Final[LiteralString] = """
 select 'decisions', account || ' ' || strategy, seq, 'hash' from (
     select *, encode(sha256(convert_to(concat_ws('|', coalesce(lag(row_hash) over chain, ''), decision_id, account, strategy,
         extract(epoch from bar_close)::bigint, inputs_hash, plan_hash, config_hash, code_version,
-        lease_token, array_to_string(codes, ',')), 'UTF8')), 'hex') as expected
+        lease_token, array_to_string(codes, ','), inputs, levers, plan), 'UTF8')), 'hex') as expected
     from decisions window chain as (partition by account, strategy order by seq)
 ) as chained where row_hash <> expected order by seq limit 1
 """
