@@ -14,6 +14,7 @@ from regime_pipeline.errors import ConfigError
 from regime_pipeline.ports import Broker, Stores
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.risk_file import load_risk
+from regime_pipeline.services.judge_trading import EXECUTOR_SILENT_S
 from regime_pipeline.services.trading.context import Trading, TradingTerms, VenueClock
 from regime_pipeline.settings import Settings
 
@@ -47,6 +48,9 @@ def build_trading(
     mode, venue_clock = Mode(settings.trading_mode), VenueClock(clock)
     broker = _build_broker(settings, mode, stores, venue_clock, secrets)
     risk = load_risk(settings.risk_file)
+    fingerprint, acknowledged = getattr(broker, "fingerprint", ""), None if secrets is None else secrets.account
+    if mode is not Mode.PAPER and secrets is None:
+        fingerprint, acknowledged = _ask_executor(stores, settings.trading_account, venue_clock)
     return Trading(
         stores=stores,
         broker=broker,
@@ -57,8 +61,8 @@ def build_trading(
             trading_enabled=settings.trading_enabled,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             opening_cash_quote=settings.paper_cash_usd,
-            key_fingerprint=getattr(broker, "fingerprint", ""),
-            acknowledged_account=None if secrets is None else secrets.account,
+            key_fingerprint=fingerprint,
+            acknowledged_account=acknowledged,
         ),
         limits=risk.limits,
         protections=risk.protections,
@@ -66,6 +70,19 @@ def build_trading(
         allocation=risk.allocation,
         clock=venue_clock,
     )
+
+
+def _ask_executor(stores: Stores, account: str, clock: VenueClock) -> tuple[str, str | None]:
+    """Read fingerprint and acknowledged account from the executor's last sign of life; without a fresh one nothing is armed.
+
+    It makes the gate of a process without keys judge as the executor would; the executor judges again, by what it holds itself.
+    """
+    with stores.open() as work:
+        beats = [beat for beat in work.recon.load_beats() if (beat.process, beat.account) == ("executor", account)]
+    for beat in beats:
+        if clock.now_ms() - beat.at_ms <= 1000 * EXECUTOR_SILENT_S:
+            return str(beat.detail.get("key_fingerprint", "")), beat.detail.get("acknowledged_account")
+    return "", None
 
 
 def _open_stores(settings: Settings) -> Stores:
