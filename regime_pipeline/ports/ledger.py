@@ -30,7 +30,7 @@ class BookedOrder:
     """What booking needs of an order; its row is locked until the transaction ends.
 
     `action_id` and `position_id` are None for the order of a person or of the kill switch. `strategy` owns what it fills: that of the
-    position where there is one, whoever sent the order.
+    position where there is one, whoever sent the order. `opens` is the key of an entry that is part of no trade yet.
     """
 
     client_order_id: str
@@ -44,6 +44,7 @@ class BookedOrder:
     position_id: int | None = None
     decision_mid: Decimal | None = None
     flags: frozenset[str] = frozenset()
+    opens: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +261,11 @@ class LedgerStore(Protocol):
         """Lock positions, lowest number first."""
         ...
 
-    def sum_actions(self, action_ids: Collection[int]) -> list[StoredAction]:
-        """Derive what actions have filled from the fills of their orders and write it; one that got all it ordered is done."""
-        ...
+    def sum_actions(self, trades: Mapping[int, UUID | None]) -> list[StoredAction]:
+        """Derive what actions have filled from the fills of their orders and write it; one that got all it ordered is done.
 
-    def assign_trade(self, trade_id: UUID, action_ids: Collection[int]) -> None:
-        """Make actions part of a trade."""
+        Each becomes part of the trade given with it, unless it is part of one.
+        """
         ...
 
     def load_trade(self, trade_id: UUID) -> list[Action]:

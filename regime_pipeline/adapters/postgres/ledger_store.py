@@ -49,12 +49,13 @@ _ACTION: Final = sql.SQL(
     " a.status, a.state, a.level_price, a.atr, a.bars_seen, a.filled_qty, a.filled_usd, a.fee_qty, a.fee_usd"
 )
 _SUM_ACTIONS: Final = sql.SQL(
-    "update pm_actions as a set filled_qty = s.qty, filled_usd = s.usd, fee_qty = s.fee_qty, fee_usd = s.fee_usd,"
-    " status = case when a.status = 'planned' and s.qty >= s.ordered then 'done' else a.status end"
-    " from (select i.action_id, sum(f.qty) as qty, round(sum(f.qty * f.price), 18) as usd, max(i.qty) as ordered,"
+    "update pm_actions as a set trade_id = coalesce(a.trade_id, s.trade_id), filled_qty = s.qty, filled_usd = s.usd,"
+    " fee_qty = s.fee_qty, fee_usd = s.fee_usd, status = case when a.status = 'planned' and s.qty >= s.ordered then 'done' else a.status end"
+    " from (select i.action_id, t.trade_id, sum(f.qty) as qty, round(sum(f.qty * f.price), 18) as usd, max(i.qty) as ordered,"
     " coalesce(sum(f.fee_amount) filter (where f.fee_asset = split_part(f.symbol, '/', 1)), 0) as fee_qty,"
     " coalesce(sum(f.fee_quote) filter (where f.fee_asset <> split_part(f.symbol, '/', 1)), 0) as fee_usd"
-    " from order_intents as i join fills as f using (client_order_id) where i.action_id = any(%s) group by i.action_id) as s"
+    " from unnest(%s::bigint[], %s::uuid[]) as t (action_id, trade_id) join order_intents as i using (action_id)"
+    " join fills as f using (client_order_id) group by i.action_id, t.trade_id) as s"
     " where a.id = s.action_id returning {action}"
 ).format(action=_ACTION)
 _TRADE: Final = sql.SQL("select {action} from pm_actions as a where trade_id = %s order by bar_ts").format(action=_ACTION)
@@ -97,7 +98,8 @@ class PostgresLedger:
         symbols, ids = _columns(venue_order_ids, 2)
         rows = self.conn.execute(
             "select o.client_order_id, o.venue_order_id, o.symbol, i.side, coalesce(p.book_id || '-' || p.timeframe, o.strategy), i.qty,"
-            " o.state = any(%s), i.action_id, a.position_id, i.decision_mid, o.flags from orders as o"
+            " o.state = any(%s), i.action_id, a.position_id, i.decision_mid, o.flags,"
+            " case when a.kind = 'entry' and a.trade_id is null then a.idempotency_key end from orders as o"
             " join order_intents as i using (client_order_id) left join pm_actions as a on a.id = i.action_id"
             " left join lowcap_positions as p on p.id = a.position_id where o.client_order_id in (select client_order_id from orders"
             " where venue = %s and account = %s and (symbol, venue_order_id) in (select * from unnest(%s::text[], %s::text[]))"
@@ -105,8 +107,10 @@ class PostgresLedger:
             (_TERMINAL, venue, account, symbols, ids, list(client_order_ids)),
         )
         return [
-            BookedOrder(client_id, venue_id, symbol, Side(side), strategy, qty, is_terminal, action_id, position_id, mid, frozenset(flags))
-            for client_id, venue_id, symbol, side, strategy, qty, is_terminal, action_id, position_id, mid, flags in rows
+            BookedOrder(
+                client_id, venue_id, symbol, Side(side), strategy, qty, is_over, action_id, position_id, mid, frozenset(flags), opens
+            )
+            for client_id, venue_id, symbol, side, strategy, qty, is_over, action_id, position_id, mid, flags, opens in rows
         ]
 
     def load_fills(self, venue: str, account: str, venue_order_ids: Collection[str], keys: Collection[tuple[str, str]]) -> list[FillRow]:
@@ -279,14 +283,13 @@ class PostgresLedger:
         )
         return {row[0]: PositionTotals(row[0], Status(row[1]), *row[2:]) for row in rows}
 
-    def sum_actions(self, action_ids: Collection[int]) -> list[StoredAction]:
-        """Derive what actions have filled from the fills of their orders and write it; one that got all it ordered is done."""
-        rows = self.conn.cursor(row_factory=dict_row).execute(_SUM_ACTIONS, (list(action_ids),))
-        return [_read_stored(row) for row in rows]
+    def sum_actions(self, trades: Mapping[int, UUID | None]) -> list[StoredAction]:
+        """Derive what actions have filled from the fills of their orders and write it; one that got all it ordered is done.
 
-    def assign_trade(self, trade_id: UUID, action_ids: Collection[int]) -> None:
-        """Make actions part of a trade."""
-        self.conn.execute("update pm_actions set trade_id = %s where id = any(%s)", (trade_id, list(action_ids)))
+        Each becomes part of the trade given with it, unless it is part of one.
+        """
+        rows = self.conn.cursor(row_factory=dict_row).execute(_SUM_ACTIONS, (list(trades), list(trades.values())))
+        return [_read_stored(row) for row in rows]
 
     def load_trade(self, trade_id: UUID) -> list[Action]:
         """Load the actions of a trade, oldest first."""
@@ -295,22 +298,20 @@ class PostgresLedger:
 
     def save_positions(self, totals: Sequence[PositionTotals]) -> None:
         """Write what positions' rows say of their trades."""
-        self.conn.cursor().executemany(
-            "update lowcap_positions set status = %s, current_trade_id = %s, total_quantity = %s, total_allocation_usd = %s,"
-            " total_extracted_usd = %s, total_tokens_bought = %s, total_tokens_sold = %s, avg_entry_price = round(%s, 18),"
-            " avg_exit_price = round(%s, 18), current_usd_value = round(%s, 18), realised_pnl_usd = round(%s, 18),"
-            " unrealised_pnl_usd = round(%s, 18), total_pnl_usd = round(%s, 18), first_entry_timestamp = to_timestamp(%s / 1000.0),"
-            " last_activity_timestamp = to_timestamp(%s / 1000.0), closed_at = case when %s::uuid is null then closed_at end"
-            " where id = %s",
-            [
+        for each in totals:  # mostly one; with two, a pipeline would cost more than it saves
+            self.conn.execute(
+                "update lowcap_positions set status = %s, current_trade_id = %s, total_quantity = %s, total_allocation_usd = %s,"
+                " total_extracted_usd = %s, total_tokens_bought = %s, total_tokens_sold = %s, avg_entry_price = round(%s, 18),"
+                " avg_exit_price = round(%s, 18), current_usd_value = round(%s, 18), realised_pnl_usd = round(%s, 18),"
+                " unrealised_pnl_usd = round(%s, 18), total_pnl_usd = round(%s, 18), first_entry_timestamp = to_timestamp(%s / 1000.0),"
+                " last_activity_timestamp = to_timestamp(%s / 1000.0), closed_at = case when %s::uuid is null then closed_at end"
+                " where id = %s",
                 (
                     each.status, each.trade_id, each.quantity, each.allocated_usd, each.extracted_usd, each.bought_qty, each.sold_qty,
                     each.avg_entry_price, each.avg_exit_price, each.current_usd, each.realised_usd, each.unrealised_usd, each.total_usd,
                     each.opened_ms, each.active_ms, each.trade_id, each.position_id,
-                )
-                for each in totals
-            ],
-        )  # fmt: skip
+                ),
+            )  # fmt: skip
 
     def load_trade_span(self, trade_id: UUID) -> TradeSpan | None:
         """Load when a trade was filled; None without fills."""

@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Final
 
 from regime_pipeline.execution.ledger import LedgerAccount
-from regime_pipeline.portfolio.actions import ActionKind
 from regime_pipeline.portfolio.capital import compute_result
 from regime_pipeline.portfolio.money import ZERO
 from regime_pipeline.portfolio.position import Status
@@ -49,17 +48,21 @@ def update_trades(work: Work, account: str, filled: Sequence[FilledOrder], locke
             by_position.setdefault(each.order.position_id, []).append(each)
     if not by_position:
         return
-    actions = work.ledger.sum_actions(sorted({each.order.action_id for each in filled if each.order.action_id is not None}))
+    positions = {number: _open_trade(locked[number], [each.order for each in orders]) for number, orders in by_position.items()}
+    actions = work.ledger.sum_actions(
+        {each.order.action_id: _trade_of(each.order, positions) for each in filled if each.order.action_id is not None}
+    )
     balances = work.ledger.load_balances(
         account,
         {each.order.strategy for orders in by_position.values() for each in orders},
         {name for orders in by_position.values() for each in orders for name in _assets_of(each.order.symbol)},
     )
     totals = []
-    for position_id, orders in sorted(by_position.items()):
-        mine = [stored for stored in actions if stored.position_id == position_id]
-        position = _join_trade(work, locked[position_id], mine)
-        totals.append(_total(work, position, orders, _quantity(orders[0].order, balances)))
+    for number, orders in sorted(by_position.items()):
+        mine = [stored for stored in actions if stored.position_id == number]
+        _report_strays(work, positions[number], mine)
+        trade = _fold(work, locked[number], positions[number], mine)
+        totals.append(_total(positions[number], trade, orders, _quantity(orders[0].order, balances)))
     work.ledger.save_positions(totals)
 
 
@@ -83,25 +86,38 @@ def sum_up(position: PositionTotals, trade: Trade | None, quantity: Decimal, mar
     )
 
 
-def _join_trade(work: Work, position: PositionTotals, actions: Iterable[StoredAction]) -> PositionTotals:
-    """Make entries that have just got their first fill part of the open trade, which the first of them opens."""
-    entries = [stored for stored in actions if stored.action.kind is ActionKind.ENTRY and stored.action.trade_id is None]
-    for stored in sorted(entries, key=lambda each: each.action.bar_ts_s):
-        if position.trade_id is None:
-            trade_id = uuid.uuid5(TRADES, stored.idempotency_key)
-            position = replace(position, trade_id=trade_id, status=Status.ACTIVE, opened_ms=None)
-        assert position.trade_id is not None
-        work.ledger.assign_trade(position.trade_id, [stored.action_id])
+def _open_trade(position: PositionTotals, orders: Iterable[BookedOrder]) -> PositionTotals:
+    """Let the first of the entries that have just got their first fill open a trade, where none is open."""
+    keys = [order.opens for order in orders if order.opens is not None]
+    if position.trade_id is not None or not keys:
+        return position
+    return replace(position, trade_id=uuid.uuid5(TRADES, keys[0]), status=Status.ACTIVE, opened_ms=None)
+
+
+def _trade_of(order: BookedOrder, positions: Mapping[int, PositionTotals]) -> uuid.UUID | None:
+    """Trade that an order's action becomes part of; None for all but entries, which the tick has given theirs."""
+    return None if order.opens is None or order.position_id is None else positions[order.position_id].trade_id
+
+
+def _report_strays(work: Work, position: PositionTotals, actions: Iterable[StoredAction]) -> None:
     for stored in actions:
         if stored.action.trade_id not in (None, position.trade_id):
             evidence = {"action": stored.action_id, "trade": str(stored.action.trade_id), "open_trade": str(position.trade_id)}
             open_incident(work, "FILL_OF_CLOSED_TRADE", Severity.WARNING, f"position:{position.position_id}", evidence)
-    return position
 
 
-def _total(work: Work, position: PositionTotals, orders: Sequence[FilledOrder], quantity: Decimal) -> PositionTotals:
+def _fold(work: Work, before: PositionTotals, position: PositionTotals, actions: Sequence[StoredAction]) -> Trade | None:
+    """Fold the open trade again; one that has just been opened has no other actions than these."""
+    if position.trade_id is None:
+        return None
+    if before.trade_id is None:
+        known = sorted((stored.action for stored in actions), key=lambda action: action.bar_ts_s)
+        return fold_trade(position.trade_id, known)
+    return fold_trade(position.trade_id, work.ledger.load_trade(position.trade_id))
+
+
+def _total(position: PositionTotals, trade: Trade | None, orders: Sequence[FilledOrder], quantity: Decimal) -> PositionTotals:
     rows = sorted((row for each in orders for row in each.rows), key=lambda row: row.fill.venue_ts_ms)
-    trade = None if position.trade_id is None else fold_trade(position.trade_id, work.ledger.load_trade(position.trade_id))
     times = [row.fill.venue_ts_ms for row in rows]
     totals = sum_up(position, trade, quantity, rows[-1].fill.price)
     return replace(
