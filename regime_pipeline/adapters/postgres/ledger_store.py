@@ -49,8 +49,8 @@ _ACTION: Final = sql.SQL(
     " a.status, a.state, a.level_price, a.atr, a.bars_seen, a.filled_qty, a.filled_usd, a.fee_qty, a.fee_usd"
 )
 _SUM_ACTIONS: Final = sql.SQL(
-    "update pm_actions as a set trade_id = coalesce(a.trade_id, s.trade_id), filled_qty = s.qty, filled_usd = s.usd,"
-    " fee_qty = s.fee_qty, fee_usd = s.fee_usd, status = case when a.status = 'planned' and s.qty >= s.ordered then 'done' else a.status end"
+    "update pm_actions as a set trade_id = coalesce(a.trade_id, s.trade_id), filled_qty = s.qty, filled_usd = s.usd, fee_qty = s.fee_qty,"
+    " fee_usd = s.fee_usd, status = case when a.status = 'planned' and s.qty >= s.ordered then 'done' else a.status end"
     " from (select i.action_id, t.trade_id, sum(f.qty) as qty, round(sum(f.qty * f.price), 18) as usd, max(i.qty) as ordered,"
     " coalesce(sum(f.fee_amount) filter (where f.fee_asset = split_part(f.symbol, '/', 1)), 0) as fee_qty,"
     " coalesce(sum(f.fee_quote) filter (where f.fee_asset <> split_part(f.symbol, '/', 1)), 0) as fee_usd"
