@@ -15,7 +15,7 @@ from benchmarks.measure import Measure
 from regime_pipeline.clock import now_s
 from regime_pipeline.settings import load_settings
 
-PARTS = ("engine", "levers", "opinions", "changepoint", "bootstrap", "backfill", "live")
+PARTS = ("engine", "levers", "opinions", "changepoint", "bootstrap", "backfill", "live", "tick")
 
 
 def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: int) -> list[Measure]:
@@ -45,6 +45,13 @@ def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: 
 
         with open_server() as server:
             found += measure_bootstrap(server, load_universe(settings.universe))
+    if "tick" in parts:
+        from benchmarks.database import open_server
+        from benchmarks.tick import measure_tick
+        from regime_pipeline.market.universe import load_universe
+
+        with open_server() as server:
+            found += measure_tick(server, load_universe(settings.universe), repeats)
     if {"backfill", "live"} & set(parts):
         from benchmarks.database import measure_backfill, measure_live, open_server
         from benchmarks.market import ShiftedMarket

@@ -22,6 +22,8 @@ from regime_pipeline.risk.purpose import Leg
 
 DECISIONS: Final = uuid.UUID("d996d402-2510-568f-9e19-99ec4845f8c3")
 
+# one for all: json.dumps would make another each time
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _FIELD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 
 
@@ -147,7 +149,7 @@ def write_canonical(value: object) -> bytes:
 
 def write_plain(value: object) -> str:
     """Write canonical JSON of what is plain JSON already, without decimals: a journal of ten thousand lines is written line by line."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def compute_hash(value: object) -> str:

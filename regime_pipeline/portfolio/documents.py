@@ -6,6 +6,7 @@ repeated bit for bit when it was taken on values as they come back from storage;
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -34,8 +35,9 @@ def tidy(value: Decimal) -> Decimal:
     return Decimal(spell(value))
 
 
+@lru_cache(maxsize=1024)
 def write_limits(limits: VenueLimits) -> Document:
-    """Write what the venue demands."""
+    """Write what the venue demands; many instruments share it, so it is shared too and never changed."""
     return {"min_cost": spell(limits.min_cost_usd), "min_qty": spell(limits.min_qty), "step": spell(limits.step_qty)}
 
 

@@ -69,7 +69,7 @@ class PostgresPortfolio:
             " where p.timeframe = %s and p.book_id = %s and p.status = any(%s) and p.token_chain <> 'regime'"
             " order by p.token_contract, p.token_chain",
             (timeframe.value, book_id, _PLANNED),
-        )
+        ).fetchall()  # all at once: going from row to row through a cursor costs as much as the query
         found: list[PositionRow] = []
         for number, contract, chain, status, trade_id, last_action_s, stepped_s, *rest in rows:
             if found and found[-1].contract == contract:
@@ -264,7 +264,7 @@ def _action_values(action: NewAction) -> list[Any]:
 
 
 def _read_records(rows: psycopg.Cursor[Any]) -> Iterator[tuple[str, EngineRecord]]:
-    for series, revision, ts_s, state, price, atr, ema144, ema333, bars_seen, immature, *says in rows:
+    for series, revision, ts_s, state, price, atr, ema144, ema333, bars_seen, immature, *says in rows.fetchall():
         try:
             facts = BarFacts(ts_s, state, price, atr, ema144, ema333, bars_seen, immature, *says)
         except BadInputError:

@@ -146,7 +146,7 @@ class PostgresRegime:
             "select token_contract, chain, extract(epoch from valid_from)::bigint, extract(epoch from valid_to)::bigint,"
             " bucket, market_cap_usd,"
             " extract(epoch from as_of)::bigint from token_cap_bucket order by token_contract, chain, valid_from"
-        )
+        ).fetchall()
         spans: dict[str, list[BucketSpan]] = {}
         for contract, chain, from_s, to_s, bucket, cap_usd, as_of_s in rows:
             series = join_series(BarTable.TOKENS, (contract, chain))

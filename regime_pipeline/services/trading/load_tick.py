@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.portfolio.actions import Action
@@ -138,9 +139,13 @@ def _held_by(holdings: Iterable[HoldingRow], strategy: str) -> dict[str, Decimal
 
 
 def _limits_of(rules: InstrumentRules | None) -> VenueLimits:
-    if rules is None:
-        return UNTRADEABLE
-    return VenueLimits(tidy(rules.step), tidy(rules.min_qty), tidy(rules.min_cost_quote))
+    return UNTRADEABLE if rules is None else _tidy_limits(rules.step, rules.min_qty, rules.min_cost_quote)
+
+
+@lru_cache(maxsize=1024)
+def _tidy_limits(step: Decimal, min_qty: Decimal, min_cost: Decimal) -> VenueLimits:
+    """Limits as they read back; many instruments share theirs."""
+    return VenueLimits(tidy(step), tidy(min_qty), tidy(min_cost))
 
 
 def _build_position(

@@ -14,8 +14,9 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.portfolio.decide import TickDecision, decide
 from regime_pipeline.portfolio.episodes import Episodes
-from regime_pipeline.portfolio.money import ONE
+from regime_pipeline.portfolio.money import ONE, to_decimal
 from regime_pipeline.portfolio.plan import Outcome
+from regime_pipeline.portfolio.position import Position
 from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.ports import DecisionRow, Lease, LineRow, TickRun, Work
 from regime_pipeline.regime.drivers import CHANNEL_TIMEFRAMES, DRIVERS
@@ -23,6 +24,7 @@ from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.gate_view import SeriesHealth
 from regime_pipeline.services.trading.act_on_turn import act_on_turn
 from regime_pipeline.services.trading.build_gate_view import Series, read_series_health
+from regime_pipeline.services.trading.close_trades import Candidate, close_trades
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.cycle import ExecutionSummary
 from regime_pipeline.services.trading.describe_tick import TickTexts, compute_config_hash, describe_tick, read_code_version
@@ -236,7 +238,7 @@ class Tick:
                 return found or texts.decision_id, {}
             results = self._place(work, texts.decision_id, venue, state)
             work.journal.write_lines(texts.decision_id, self._line_rows(texts, results))
-            self._save_progress(work)
+            self._save_progress(work, self._close_trades(work))
             # last, so that its row is locked for a moment only: whoever else wants the lease must hear at once that it is held
             if self.lease is not None and not work.orders.renew_lease(self.lease):
                 raise LeaseLostError(f"tick of {inputs.strategy} at {inputs.bar_close_s}: the lease was taken over; nothing is written")
@@ -301,12 +303,12 @@ class Tick:
                 LineRow(
                     symbol=line.symbol,
                     position_id=line.plan.position_id,
-                    outcome=found.outcome.value,
-                    rule=None if line.plan.rule is None else line.plan.rule.value,
+                    outcome=found.outcome,
+                    rule=line.plan.rule,
                     a_value=line.plan.a_value,
                     e_value=line.plan.e_value,
                     bucket=line.bucket,
-                    codes=tuple(code.value for code in found.codes),
+                    codes=found.codes,
                     inputs=inputs,
                     plan=plan,
                     gate=None if found.gate is None else write_plain(found.gate),
@@ -315,17 +317,32 @@ class Tick:
             )
         return rows
 
-    def _save_progress(self, work: Work) -> None:
+    def _close_trades(self, work: Work) -> dict[int, Position]:
+        """Close the trades that are over; returns their positions as they are then, by number."""
+        inputs = self.snapshot.inputs
+        candidates = [
+            Candidate(
+                line.position, self.snapshot.rows[line.plan.position_id].series, line.symbol, line.plan.state, to_decimal(line.plan.price)
+            )
+            for line in self.decision.lines
+            if line.position.trade is not None and line.plan.state is not None and line.plan.price is not None
+        ]
+        now_ms = self.trading.clock.now_ms()
+        closed = close_trades(work, inputs.account, inputs.strategy, inputs.timeframe, candidates, now_ms)
+        return {number: each.position for number, each in closed.items()}
+
+    def _save_progress(self, work: Work, closed: Mapping[int, Position]) -> None:
         """Keep episodes and blocks that the bar has changed; what is not written is caught up with from the engine's events."""
         inputs = self.snapshot.inputs
         stepped: dict[int, tuple[int, Episodes]] = {}
         blocks = {}
         for line in self.decision.lines:
             row = self.snapshot.rows[line.plan.position_id]
-            if line.position.episodes != row.episodes:
-                stepped[row.position_id] = (inputs.bar_ts_s, line.position.episodes)
-            if line.position.block != row.block:
-                blocks[row.contract, row.chain] = line.position.block
+            position = closed.get(row.position_id, line.position)
+            if position.episodes != row.episodes:
+                stepped[row.position_id] = (inputs.bar_ts_s, position.episodes)
+            if position.block != row.block:
+                blocks[row.contract, row.chain] = position.block
         work.portfolio.save_episodes(stepped)
         work.portfolio.save_blocks(inputs.book_id, inputs.timeframe, blocks)
 
