@@ -243,6 +243,14 @@ async def _send_half(request: web.Request, whole: web.Response) -> web.StreamRes
     return half
 
 
+async def _hang_up(runner: web.AppRunner) -> None:
+    """Break off every connection: a farewell under TLS waits for that of a client which may never send it."""
+    for handler in runner.server.connections if runner.server is not None else ():
+        if handler.transport is not None:
+            handler.transport.abort()
+    await asyncio.sleep(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A running server: where it listens, and what a client of it must end with."""
@@ -293,6 +301,8 @@ def serve(venue: SimulatedVenue, port: int = 0, tls: Path | None = None) -> Iter
             ready.set()
             await stop.wait()
         finally:
+            if tls is not None:
+                await _hang_up(runner)
             await runner.cleanup()
 
     def work() -> None:

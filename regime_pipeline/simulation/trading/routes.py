@@ -19,6 +19,8 @@ from regime_pipeline.simulation.trading.desk import Desk
 from regime_pipeline.simulation.trading.floor import Received, TradingFloor, scripted
 from regime_pipeline.simulation.trading.script import ScriptEntry
 
+_GLANCE_S: Final = 0.005
+"""How often, in real time, a held request looks at the virtual clock."""
 _BINANCE_PATHS: Final = (
     "time",
     "exchangeInfo",
@@ -89,7 +91,10 @@ class TradingRoutes:
         return await _CUTS[entry.cut](request, response)
 
     async def _take_later(self, desk: Desk, call: HttpCall, entry: ScriptEntry, note: Received | None) -> Answer:
+        until_s = self._clock.now_s() + entry.hold_ms / 1000
         await asyncio.sleep(entry.delay_ms / 1000)
+        while self._clock.now_s() < until_s:
+            await asyncio.sleep(_GLANCE_S)
         return self._floor.serve(desk, call, entry, self._now_ms(), note)
 
     def _respond(self, call: HttpCall, answer: Answer) -> web.Response:

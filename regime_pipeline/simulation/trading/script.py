@@ -25,6 +25,7 @@ class ScriptEntry(BaseModel):
     repeat: int = Field(1, ge=FOR_EVER, description="To how many matches in a row; 0: to all from then on.")
     accept: Literal["before", "after", "never"] = Field("before", description="When the book takes the request: before the delay or after.")
     delay_ms: int = Field(0, ge=0, description="Real milliseconds before the answer; very many: the client gives up first.")
+    hold_ms: int = Field(0, ge=0, description="With `accept` after: virtual milliseconds until the request gets to the book.")
     late_ms: int = Field(0, ge=0, description="Virtual milliseconds by which the book sees the request later than it came.")
     status: int | None = Field(None, ge=100, le=599, description="Status of the answer; unset: the book's, or 200 with a body given.")
     headers: Mapping[str, str] = Field(default_factory=dict, description="Headers of the answer, beside or instead of the usual ones.")
