@@ -167,7 +167,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class BrokerTraits:
-    """What is known of a broker without asking it."""
+    """What is known of a broker without asking it; `client` is what sends, with version and hash, for the start-up journal."""
 
     venue: str
     account: str
@@ -177,6 +177,7 @@ class BrokerTraits:
     profile: VenueProfile
     fill_key_rule: FillKeyRule = FillKeyRule.TRADE_ID
     has_venue_stops: bool = False
+    client: str = ""
 
 
 class Broker(Protocol):

@@ -63,6 +63,7 @@ def test_a_broker_that_starts_can_trade_and_is_remembered(venue: TradingVenue, s
         broker = start(venue, stores)
         assert isinstance(broker.fetch_quote("BTC/USDT" if venue.market_type.value == "spot" else "BTC/USDT:USDT"), Ok)
         assert broker.fingerprint == fingerprint_of(SALT, venue.keys["trader"].key)
+        assert broker.traits.client.startswith("ccxt 4.")
         assert broker.traits.has_venue_stops == (venue.market_type.value == "linear")
         assert kept(stores) == {
             ("key", broker.fingerprint, "sandbox"),

@@ -199,6 +199,9 @@ class CcxtFacts:
     version: str
     sha256: str
 
+    def __str__(self) -> str:
+        return f"ccxt {self.version} sha256:{self.sha256}"
+
 
 def read_ccxt_facts(exchange_id: str) -> CcxtFacts:
     """Read version and hash of the ccxt modules that an exchange is made of: its own, its table of endpoints, and all of `ccxt.base`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from regime_pipeline.adapters.brokers.ccxt_broker import CcxtBroker, Lanes
-from regime_pipeline.adapters.brokers.client_check import DIALECTS, build_order_client, check_client, reach_of
+from regime_pipeline.adapters.brokers.client_check import DIALECTS, build_order_client, check_client, reach_of, read_ccxt_facts
 from regime_pipeline.adapters.brokers.dialect import Dialect
 from regime_pipeline.adapters.brokers.lane import Lane
 from regime_pipeline.adapters.brokers.redact import Redactor
@@ -193,6 +193,7 @@ def _traits(dialect: Dialect, account: str, mode: Mode, quote: str) -> BrokerTra
         quote=quote,
         profile=dialect.profile,
         has_venue_stops=dialect.has_venue_stops,
+        client=str(read_ccxt_facts(dialect.exchange_id)),
     )
 
 

@@ -261,6 +261,7 @@ def _conclude(trading: Trading, done: Recovery, began_ms: int) -> None:
     detail: Mapping[str, object] = {
         "steps_ms": done.steps_ms,
         "says": f"READY in {done.took_ms} ms" if done.is_ready else f"failed at {done.failed}: {done.why}",
+        "client": trading.broker.traits.client,
         **done.notes,
     }
     status = PassStatus.UNKNOWN if done.last_pass is None or not done.is_ready else done.last_pass.run.status

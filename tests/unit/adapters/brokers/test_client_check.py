@@ -191,3 +191,4 @@ def test_facts_of_ccxt_name_version_and_modules() -> None:
     assert len({each.sha256 for each in facts.values()}) == 2
     assert all(len(each.sha256) == 64 for each in facts.values())
     assert read_ccxt_facts("binance") == facts["binance"]
+    assert str(facts["bybit"]) == f"ccxt {CCXT_VERSION} sha256:{facts['bybit'].sha256}"
