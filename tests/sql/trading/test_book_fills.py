@@ -1,6 +1,7 @@
 """Booking fills: once each, in any order, and everything that follows from them with them (W4 to W6, X29 to X31, X34, I06 to I08)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from itertools import permutations
@@ -423,3 +424,115 @@ def test_an_order_without_an_action_moves_the_ledger_alone(books: Books) -> None
     books.book(books.fill(key.client_order_id, "1", "1", "100"))
     assert books.wallet("USDT", "_kill") == 100
     assert books.execute("select id from pm_actions") == []
+
+
+class Killed(BaseException):
+    """What a killed process does not live to see."""
+
+
+def kill_at(n: int) -> tuple[list[str], Callable[[str], None]]:
+    """A checkpoint that dies at the n-th point it is called at, and what it has passed."""
+    passed: list[str] = []
+
+    def at(point: str) -> None:
+        passed.append(point)
+        if len(passed) == n:
+            raise Killed(point)
+
+    return passed, at
+
+
+def everything(books: Books) -> list[tuple[object, ...]]:
+    """All that booking writes."""
+    return books.execute(
+        "select (select count(*) from fills), (select count(*) from ledger_entries), (select sum(filled_qty) from pm_actions),"
+        " (select string_agg(total_quantity || ' ' || total_allocation_usd || ' ' || coalesce(current_trade_id::text, ''), ',')"
+        " from lowcap_positions), (select count(*) from incidents), (select string_agg(flags::text, '') from orders)"
+    )
+
+
+def test_killed_after_any_statement_it_has_booked_nothing_and_books_the_same_again(books: Books) -> None:
+    """X05: a linked fill, a fee that becomes known, a late one and an overfill in one batch."""
+    early = books.order("entry", "1", symbol="T1/USDT", venue_order_id=None, state="SUBMITTING")
+    first = books.fill(early, "1", "0.4", "100", "0.0004", "T1")
+    late = books.order("entry", "1", symbol="T2/USDT")
+    provisional = books.fill(late, "2", "0.9", "100")
+    books.book(first, provisional)
+    books.move(early, "OPEN", first.venue_order_id)
+    books.move(late, "CANCELLED")
+    reports = [
+        first,
+        replace(provisional, fee_amount=D("0.1"), fee_asset="USDT"),
+        books.fill(early, "3", "0.6", "101", "0.0006", "T1"),
+        books.fill(late, "4", "0.2", "102", "0.02", "USDT"),
+    ]
+    before = everything(books)
+    n, done = 0, False
+    while not done:
+        n += 1
+        passed, at = kill_at(n)
+        try:
+            books.book(*reports, at=at)
+            done = True
+        except Killed:
+            assert everything(books) == before
+    assert passed == ["before_fill", "mid_fills", "mid_fills", "mid_fills", "mid_fills", "after_fills"]
+    assert (books.wallet("T1"), books.wallet("T2")) == (D("0.999"), D("1.1"))
+    assert books.row("T2")["total_allocation_usd"] == D("0.9") * 100 + D("0.1") + D("0.2") * 102 + D("0.02")
+    assert set(books.incidents()) == {"LATE_FILL", "OVERFILL"}
+    for contract in ("T1", "T2"):
+        check_position(books, contract)
+    check_balance(books)
+
+
+def test_processes_that_book_the_same_reports_at_the_same_time_book_them_once(books: Books) -> None:
+    order = books.order("entry", "1")
+    foreign = replace(books.fill(order, "9", "3", "100"), venue_order_id="nobodys")
+    reports = [*w4_reports(books, order).values(), foreign]
+    with ThreadPoolExecutor(4) as pool:
+        summaries = list(pool.map(lambda _: books.book(*reports), range(8)))
+    assert sum(summary.booked for summary in summaries) == 4
+    assert sum(summary.repeated for summary in summaries) == 28
+    assert (books.wallet("AAVE"), books.wallet("AAVE", "_external")) == (D("0.99925"), 3)
+    assert books.incidents() == []
+    check_position(books)
+    check_balance(books)
+
+
+def test_many_random_trades_add_up_from_their_fills_alone(books: Books) -> None:
+    """An oracle that knows no action, trade or ledger: plain sums over the fills of each position."""
+    random = Random(3)
+    for n in range(6):
+        contract = f"T{n}"
+        entry = books.order("entry", "100", symbol=f"{contract}/USDT", bar=0)
+        orders = [entry]
+        books.book(books.fill(entry, f"{n}.0", "10", "100", "0.01", contract))
+        trade_id = books.row(contract)["current_trade_id"]
+        books.move(entry, "CANCELLED")
+        for bar in range(1, 6):
+            kind = random.choice(("add", "trim", "trim"))
+            order = books.order(kind, "100", symbol=f"{contract}/USDT", bar=bar, trade_id=trade_id)
+            books.move(order, "CANCELLED")
+            orders.append(order)
+        reports = []
+        for k in range(12):
+            price = str(D(random.randint(9000, 11000)) / 100)
+            asset, fee = random.choice(((contract, "0.001"), ("USDT", "0.05"), (None, None)))
+            reports.append(books.fill(random.choice(orders), f"{n}.{k + 1}", str(D(random.randint(1, 900)) / 1000), price, fee, asset))
+        reports += random.choices(reports, k=6)
+        random.shuffle(reports)
+        while reports:
+            batch, reports = reports[: (size := random.randint(1, 5))], reports[size:]
+            books.book(*batch)
+        check_position(books, contract)
+        row = books.row(contract)
+        told = books.execute(
+            "select coalesce(sum(qty * price + case when fee_asset = 'USDT' then fee_amount else 0 end) filter (where side = 'buy'), 0),"
+            " coalesce(sum(qty * price - case when fee_asset = 'USDT' then fee_amount else 0 end) filter (where side = 'sell'), 0),"
+            " sum(case side when 'buy' then qty else -qty end - case when fee_asset = %s then fee_amount else 0 end)"
+            " from fills where symbol = %s",
+            contract, f"{contract}/USDT",
+        )  # fmt: skip
+        assert (row["total_allocation_usd"], row["total_extracted_usd"], row["total_quantity"]) == told[0]
+        assert row["total_quantity"] == books.wallet(contract) == row["total_tokens_bought"] - row["total_tokens_sold"]
+    check_balance(books)
