@@ -1,9 +1,10 @@
 """`regime kill` and `regime release`: stopping orders with nothing to rely on, and the only way back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from getpass import getuser
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from regime_pipeline.risk.kill_switch import Scope, Switch
     from regime_pipeline.services.trading.switch_kill import KillReport, KillTools
 
+PAPER_PATIENCE_S: Final = 5.0
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Account = Annotated[str | None, typer.Option(help="For one account; default: for everybody.")]
 Strategy = Annotated[str | None, typer.Option(help="For one strategy of the account.")]
@@ -105,6 +107,7 @@ def build_tools(settings: Settings) -> "KillTools":
     """Gather what a kill may use; opens and starts nothing."""
     from regime_pipeline.adapters.kill_mirror_file import MIRROR_NAME, MirrorFile
     from regime_pipeline.adapters.latch_file import LATCH_NAME, LatchFile
+    from regime_pipeline.services.trading.cancel_round import PARTIAL_S
     from regime_pipeline.services.trading.switch_kill import KillTools
 
     def open_existing() -> "Stores":
@@ -118,19 +121,37 @@ def build_tools(settings: Settings) -> "KillTools":
         MirrorFile(settings.kill_dir / MIRROR_NAME),
         open_existing,
         accounts=(settings.trading_account,),
-        # the paper venue is the database itself: the executor empties it at the next turn after the table has the level
-        brokers={} if settings.trading_mode == "paper" else {settings.trading_account: open_venue(settings)},
+        brokers={settings.trading_account: open_venue(settings)},
+        # a cancel on paper is confirmed when the minute has closed: the executor sees to that, nobody waits for it here
+        patience_s=PAPER_PATIENCE_S if settings.trading_mode == "paper" else PARTIAL_S,
     )
 
 
-def open_venue(settings: Settings) -> "Callable[[], Broker]":
-    """Say how the account's venue is opened for cancels: with the kill key, and nothing asked of the database."""
+def open_venue(settings: Settings) -> "Callable[[], AbstractContextManager[Broker]]":
+    """Say how the account's venue is opened for cancels: with the kill key and no database; on paper that database is the venue."""
 
-    def open_real() -> "Broker":
+    @contextmanager
+    def open_paper() -> "Iterator[Broker]":
+        from regime_pipeline.adapters.brokers.paper import PaperBroker
+        from regime_pipeline.adapters.postgres.connect import find_running_url
+        from regime_pipeline.adapters.postgres.work import PostgresStores
+        from regime_pipeline.orchestration.trading import build_trading
+
+        stores = PostgresStores(find_running_url(settings))
+        broker = build_trading(settings, stores=stores).broker
+        try:
+            yield broker
+        finally:
+            stores.close()
+            if isinstance(broker, PaperBroker):
+                broker.close()
+
+    @contextmanager
+    def open_real() -> "Iterator[Broker]":
         from regime_pipeline.adapters.brokers.start import build_kill_broker
         from regime_pipeline.risk.arm import Mode
 
-        return build_kill_broker(
+        yield build_kill_broker(
             load_executor_secrets(),
             exchange_id=settings.trading_exchange or "",
             market_type=settings.trading_market,
@@ -141,7 +162,7 @@ def open_venue(settings: Settings) -> "Callable[[], Broker]":
             venue_url=settings.venue_url if settings.trading_mode == "sandbox" else None,
         )
 
-    return open_real
+    return open_paper if settings.trading_mode == "paper" else open_real
 
 
 def switch_document(switch: "Switch") -> dict[str, Any]:

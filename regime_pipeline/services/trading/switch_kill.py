@@ -5,6 +5,7 @@ venue, by what the executor mirrored last; then the report.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from threading import Thread
 from time import sleep as wait
@@ -19,7 +20,7 @@ from regime_pipeline.services.trading.context import Latch
 from regime_pipeline.services.trading.kill_levels import Release, add_level, clear_latch, lift_level, raise_level, release, write_raise
 
 TABLE_S: Final = 2.0
-OpenBroker = Callable[[], Broker]
+OpenBroker = Callable[[], AbstractContextManager[Broker]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +155,24 @@ def _empty_venue(tools: KillTools, account: str, open_broker: OpenBroker, kept: 
     switches = _all_levels(tools.latch, wanted)
     progress.begin(switches, began_s)
     try:
-        broker = open_broker()
-        while True:
-            done = cancel_round(
-                broker,
-                switches,
-                orders,
-                in_doubt=tuple(orders) if progress.n_asked == 0 else (),
-                symbols=kept.symbols if kept is not None else (),
-                is_dedicated=tools.is_dedicated,
-            )
-            now_s = tools.monotonic()
-            progress.note(done, now_s)
-            if progress.is_done:
-                return VenueReport(account, progress.n_asked, is_done=True, problem="", mirror_age_s=age_s)
-            if now_s - began_s >= tools.patience_s:
-                problem = done.failure or f"{len(done.asked)} orders are still open"
-                return VenueReport(account, progress.n_asked, is_done=False, problem=problem, mirror_age_s=age_s)
-            tools.sleep(QUIET_S if done.is_quiet else ROUND_EVERY_S)
+        with open_broker() as broker:
+            while True:
+                done = cancel_round(
+                    broker,
+                    switches,
+                    orders,
+                    in_doubt=tuple(orders) if progress.n_asked == 0 else (),
+                    symbols=kept.symbols if kept is not None else (),
+                    is_dedicated=tools.is_dedicated,
+                )
+                now_s = tools.monotonic()
+                progress.note(done, now_s)
+                if progress.is_done:
+                    return VenueReport(account, progress.n_asked, is_done=True, problem="", mirror_age_s=age_s)
+                if now_s - began_s >= tools.patience_s:
+                    problem = done.failure or f"{len(done.asked)} orders are still open"
+                    return VenueReport(account, progress.n_asked, is_done=False, problem=problem, mirror_age_s=age_s)
+                tools.sleep(QUIET_S if done.is_quiet else ROUND_EVERY_S)
     except Exception as error:  # noqa: BLE001 - whatever one venue does, the others are emptied and the report is given
         return VenueReport(account, progress.n_asked, is_done=False, problem=str(error), mirror_age_s=age_s)
 

@@ -1,6 +1,7 @@
 """The kill switch: it rises once, stops creates by either half, empties the venue, and comes down for a named person only."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -486,7 +487,7 @@ def tools_of(desk: KillDesk) -> KillTools:
         desk.mirror,
         lambda: desk.stores,
         (ACCOUNT,),
-        {ACCOUNT: lambda: desk.fake},
+        {ACCOUNT: lambda: nullcontext(desk.fake)},
         monotonic=desk.clock.now_s,
         sleep=desk.clock.advance,
     )
