@@ -22,7 +22,7 @@ from regime_pipeline.cli.kill import kill, release
 from regime_pipeline.cli.levers import levers_app
 from regime_pipeline.cli.opinions import hmm_app, opinions_app
 from regime_pipeline.cli.protections import protections_app
-from regime_pipeline.cli.recon import incidents, recon_app, reconcile
+from regime_pipeline.cli.recon import incidents, recon_app, reconcile, recover
 from regime_pipeline.cli.replay import replay
 from regime_pipeline.cli.sim import sim
 from regime_pipeline.cli.soak import soak
@@ -61,6 +61,7 @@ app.command()(plan)
 app.command()(positions)
 app.command()(kill)
 app.command()(reconcile)
+app.command()(recover)
 app.command()(release)
 app.command()(replay)
 app.command("replay-tick")(replay_tick)

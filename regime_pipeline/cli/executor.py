@@ -1,7 +1,8 @@
 """`regime executor`: the resident process that sends, reads, cancels, stops and reconciles."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,20 +35,29 @@ def executor(as_json: Annotated[bool, typer.Option("--json", help="Print every e
     def tell(event: str, facts: Mapping[str, object]) -> None:
         typer.echo(json.dumps({"event": event, **facts}, default=str) if as_json else spell_event(event, facts))
 
-    trading = build_own_trading(settings)
-    open_account(trading)
-    tell("started", {"account": trading.terms.account, "mode": trading.terms.mode.value, "enabled": trading.terms.trading_enabled})
-    run_executor(trading, stopped, build_helpers(settings, trading, tell))
+    with own_trading(settings) as trading:
+        open_account(trading)
+        tell("started", {"account": trading.terms.account, "mode": trading.terms.mode.value, "enabled": trading.terms.trading_enabled})
+        run_executor(trading, stopped, build_helpers(settings, trading, tell))
     raise typer.Exit(0 if stopped.is_set() else 1)
 
 
-def build_own_trading(settings: "Settings") -> "Trading":
-    """Build the order path with the keys of this environment, on a database whose schema is current."""
+@contextmanager
+def own_trading(settings: "Settings") -> Iterator["Trading"]:
+    """Build the order path with the keys of this environment, on a database whose schema is current; its connections are closed after."""
     from regime_pipeline.cli.session import open_stores
     from regime_pipeline.orchestration.trading import build_trading
     from regime_pipeline.settings import load_executor_secrets
 
-    return build_trading(settings, stores=open_stores(settings), secrets=load_executor_secrets())
+    stores = open_stores(settings)
+    trading = build_trading(settings, stores=stores, secrets=load_executor_secrets())
+    try:
+        yield trading
+    finally:
+        close = getattr(trading.broker, "close", None)  # one that keeps a connection open has it
+        if close is not None:
+            close()
+        stores.close()
 
 
 def build_helpers(settings: "Settings", trading: "Trading", tell: "Tell") -> "Helpers":

@@ -1,4 +1,4 @@
-"""`regime reconcile`, `regime recon adjust` and `regime incidents`: our book against the venue's, and what people say to it."""
+"""`regime reconcile`, `recover`, `recon adjust` and `incidents`: our book against the venue's, and what people say to it."""
 
 import json
 from decimal import Decimal, InvalidOperation
@@ -24,15 +24,37 @@ def reconcile(
 
     Exit code 0 when clean, 2 with findings, 3 when something could not be read.
     """
-    from regime_pipeline.cli.executor import build_own_trading
+    from regime_pipeline.cli.executor import own_trading
     from regime_pipeline.ports import PassStatus
     from regime_pipeline.services.trading.reconcile import reconcile_full, reconcile_orders
     from regime_pipeline.settings import load_settings
 
-    trading = build_own_trading(load_settings())
-    summary = reconcile_full(trading) if full else reconcile_orders(trading)
+    with own_trading(load_settings()) as trading:
+        summary = reconcile_full(trading) if full else reconcile_orders(trading)
     typer.echo(json.dumps(pass_document(summary), indent=2) if as_json else "\n".join(tell_pass(summary)))
     raise typer.Exit({PassStatus.OK: 0, PassStatus.FINDINGS: 2, PassStatus.UNKNOWN: 3}[summary.run.status])
+
+
+def recover(as_json: Json = False) -> None:
+    """Recover the account once, as the executor does at its start; safe at any time and as often as you like.
+
+    Exit code 0 when it is ready, 3 when a step failed: then entries stay off.
+    """
+    from regime_pipeline.cli.executor import build_self_test, own_trading
+    from regime_pipeline.services.trading.recover import recover as recover_now
+    from regime_pipeline.settings import load_settings
+
+    settings = load_settings()
+    with own_trading(settings) as trading:
+        done = recover_now(trading, build_self_test(settings))
+    if as_json:
+        document = {"ready": done.is_ready, "took_ms": done.took_ms, "steps_ms": done.steps_ms, "failed": done.failed, "why": done.why}
+        typer.echo(json.dumps({**document, "notes": done.notes}, indent=2, default=str))
+    else:
+        for name, took_ms in done.steps_ms.items():
+            typer.echo(f"  {name:16} {took_ms:6} ms{'  FAILED' if name == done.failed else ''}")
+        typer.echo(f"READY in {done.took_ms} ms" if done.is_ready else f"not ready, entries stay off: {done.why}")
+    raise typer.Exit(0 if done.is_ready else 3)
 
 
 @recon_app.command("adjust")
@@ -44,11 +66,12 @@ def adjust_command(
     flow: Annotated[bool, typer.Option("--flow", help="It is a deposit or a withdrawal, no profit or loss.")] = False,
 ) -> None:
     """Book what explains a difference; entries that wait for it open after two clean full passes."""
-    from regime_pipeline.cli.executor import build_own_trading
+    from regime_pipeline.cli.executor import own_trading
     from regime_pipeline.services.trading.reconcile import ByHand, book_by_hand
     from regime_pipeline.settings import load_settings
 
-    book_by_hand(build_own_trading(load_settings()), ByHand(asset, read_amount(amount), by, reason, flow))
+    with own_trading(load_settings()) as trading:
+        book_by_hand(trading, ByHand(asset, read_amount(amount), by, reason, flow))
     typer.echo(f"booked {amount} {asset} as {'a flow' if flow else 'an adjustment'}, by {by}: {reason}")
 
 

@@ -159,7 +159,7 @@ class ReconStore(Protocol):
         ...
 
     def load_symbols(self, account: str, since_ms: int) -> list[str]:
-        """Load the symbols with a live order, or with an order or a fill since an instant."""
+        """Load the symbols with a live order, or with an order written since an instant."""
         ...
 
     def load_fill_cursors(self, account: str, symbols: Collection[str]) -> dict[str, int]:

@@ -34,12 +34,11 @@ class ReconFacts:
     conn: psycopg.Connection
 
     def load_symbols(self, account: str, since_ms: int) -> list[str]:
-        """Load the symbols with a live order, or with an order or a fill since an instant."""
+        """Load the symbols with a live order, or with an order written since an instant."""
         rows = self.conn.execute(
             "select symbol from orders where account = %(account)s"
             " and state in ('INTENT', 'SUBMITTING', 'UNKNOWN', 'OPEN', 'PARTIAL', 'CANCEL_REQUESTED')"
-            " union select symbol from orders where account = %(account)s and created_at >= to_timestamp(%(since)s / 1000.0)"
-            " union select symbol from fills where account = %(account)s and received_ts >= to_timestamp(%(since)s / 1000.0) order by 1",
+            " union select symbol from orders where account = %(account)s and created_at >= to_timestamp(%(since)s / 1000.0) order by 1",
             {"account": account, "since": since_ms},
         )
         return [symbol for (symbol,) in rows]

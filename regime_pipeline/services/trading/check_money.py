@@ -28,6 +28,7 @@ from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import open_incident
 from regime_pipeline.services.trading.open_account import book_funding_payments
+from regime_pipeline.services.trading.recon_verdict import Before
 
 DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
@@ -65,7 +66,7 @@ def check_money(
     trading: Trading,
     reading: MoneyReading,
     prices: Mapping[str, Decimal],
-    before: Mapping[tuple[str, str], ReconFinding],
+    before: Before,
     before_ms: int | None,
 ) -> MoneyVerdict:
     """Compare a reading with the ledger.
@@ -132,7 +133,7 @@ def _check_funding(work: Work, trading: Trading, reading: MoneyReading, verdict:
 class _Confirm:
     """Two readings that agree: the finding of the pass before, and whether an order was in flight."""
 
-    before: Mapping[tuple[str, str], ReconFinding]
+    before: Before
     before_ms: int | None
     now_ms: int
     in_flight: frozenset[str] | set[str]

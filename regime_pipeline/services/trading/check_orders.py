@@ -3,21 +3,15 @@
 A listing that failed says nothing. Our orders are settled by what the venue shows; somebody else's are never touched.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal, localcontext
+from collections.abc import Sequence
 from typing import Final
 
-from regime_pipeline.errors import DatabaseError, LeaseLostError, RegimeError
-from regime_pipeline.execution.compare import Grade, Pause, judge_fee
-from regime_pipeline.execution.fills import Fill
+from regime_pipeline.execution.compare import Pause
 from regime_pipeline.execution.ladder import needs_lookup
 from regime_pipeline.execution.order_states import Guard, OrderState, read_status
-from regime_pipeline.portfolio.money import EXACT, ZERO
 from regime_pipeline.ports import (
     Absent,
     Failed,
-    FillRow,
     OrderChange,
     OrderRow,
     Proof,
@@ -25,6 +19,7 @@ from regime_pipeline.ports import (
     Seeing,
     Severity,
     VenueOrder,
+    Work,
 )
 from regime_pipeline.risk.kill_switch import Trigger
 from regime_pipeline.risk.purpose import Purpose
@@ -33,73 +28,53 @@ from regime_pipeline.services.trading.book_fills import book_fills
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import open_incident
 from regime_pipeline.services.trading.move_order import move_order
+from regime_pipeline.services.trading.recon_verdict import Before, OrderVerdict, report_foreign
 
 RECONCILER: Final = "reconciler"
 MISSING_INCIDENT_MS: Final = 120_000
-FILLS_BACK_MS: Final = 3_600_000
-LOOK_BACK_MS: Final = 86_400_000
-ACK_MS: Final = 60_000
-FOREIGN_ORDER: Final = "FOREIGN_ORDER"
-FOREIGN_FILL: Final = "FOREIGN_FILL"
-ENDED_AT_VENUE_OPEN: Final = "ENDED_ORDER_OPEN"
 
 
-@dataclass(slots=True)
-class OrderVerdict:
-    """What the comparison came to: findings, pauses asked for, why something is unknown, and counts."""
-
-    findings: list[ReconFinding] = field(default_factory=list)
-    pauses: set[Pause] = field(default_factory=set)
-    unknown: list[str] = field(default_factory=list)
-    n_orders: int = 0
-    n_fills: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Book:
-    """Our side, read before the venue's: an order that has ended in it had ended before the venue was asked."""
-
-    live: tuple[OrderRow, ...]
-    known: Mapping[str, OrderRow]
-
-
-def check_orders(trading: Trading, before: Mapping[tuple[str, str], ReconFinding], verdict: OrderVerdict) -> None:
+def check_orders(trading: Trading, before: Before, verdict: OrderVerdict) -> None:
     """Compare open orders both ways and settle what differs; every order in a transaction of its own.
 
     Parameters
     ----------
-    before : mapping of (check, scope) to ReconFinding
+    before : Before
         Findings of the pass before: an order must be missing twice.
     """
     account = trading.terms.account
     with trading.stores.open() as work:
-        live = tuple(work.orders.load_live(account))
-        recent = work.orders.load_recent(account, trading.clock.now_ms() - LOOK_BACK_MS)
+        live = work.orders.load_live(account)  # before the venue is asked: what is sent meanwhile is not missing
     listed_ms = trading.clock.now_ms()
     listing = trading.broker.fetch_open_orders()
     if isinstance(listing, Failed):
         verdict.unknown.append(f"open orders: {listing.reason}")
         return
     verdict.n_orders = len(listing.value)
-    book = _Book(live, {row.client_order_id: row for row in (*recent, *live)})
-    _check_missing(trading, book, listing.value, listed_ms, before, verdict)
-    strangers = [order for order in listing.value if not _settle_known(trading, book, order, verdict)]
+    _check_missing(trading, live, listing.value, listed_ms, before, verdict)
+    with trading.stores.open() as work:  # after it was asked: what was sent has its row before it has left
+        rows = {row.client_order_id: row for row in _load_rows(work, trading, listing.value)}
+        by_venue = {row.venue_order_id: row for row in rows.values()}
+    strangers = []
+    for shown in listing.value:
+        row = rows.get(shown.client_order_id or "") or by_venue.get(shown.venue_order_id)
+        if row is None:
+            strangers.append(shown)
+        else:
+            _settle_known(trading, row, shown, verdict)
     if strangers:
         _settle_strangers(trading, strangers, verdict)
 
 
-def _settle_known(trading: Trading, book: _Book, shown: VenueOrder, verdict: OrderVerdict) -> bool:
-    """Settle an open order that has a row; False when it had none before the venue was asked."""
-    row = book.known.get(shown.client_order_id or "")
-    if row is None:
-        with trading.stores.open() as work:
-            found = list(work.orders.load_orders([shown.client_order_id]).values()) if shown.client_order_id else []
-            found = found or work.orders.load_by_venue_id(trading.broker.traits.venue, trading.terms.account, [shown.venue_order_id])
-        if not found:
-            return False
-        row = found[0]
-        if row.created_at_ms > trading.clock.now_ms() - FILLS_BACK_MS:
-            return True  # written while the venue was being asked; the executor is at it
+def _load_rows(work: Work, trading: Trading, listing: Sequence[VenueOrder]) -> list[OrderRow]:
+    found = list(work.orders.load_orders([shown.client_order_id for shown in listing if shown.client_order_id]).values())
+    known = {row.client_order_id for row in found}
+    rest = [shown.venue_order_id for shown in listing if shown.client_order_id not in known]
+    return [*found, *work.orders.load_by_venue_id(trading.broker.traits.venue, trading.terms.account, rest)]
+
+
+def _settle_known(trading: Trading, row: OrderRow, shown: VenueOrder, verdict: OrderVerdict) -> None:
+    """Settle an open order that has a row."""
     if row.state is OrderState.NOT_FOUND:
         surface_order(trading, row, shown, verdict)
     elif row.state.is_terminal:
@@ -107,21 +82,20 @@ def _settle_known(trading: Trading, book: _Book, shown: VenueOrder, verdict: Ord
     elif row.state.is_unresolved:
         with trading.stores.open() as work:  # the ladder finds it now rather than later
             work.orders.note_seen([Seeing(row.client_order_id, trading.clock.now_ms(), trading.clock.now_ms())])
-    return True
 
 
 def _check_missing(
     trading: Trading,
-    book: _Book,
+    live: Sequence[OrderRow],
     listing: Sequence[VenueOrder],
     listed_ms: int,
-    before: Mapping[tuple[str, str], ReconFinding],
+    before: Before,
     verdict: OrderVerdict,
 ) -> None:
     """Orders that we have as resting and the listing has not: read by id, and UNKNOWN after two absences."""
     shown = {order.client_order_id for order in listing} | {order.venue_order_id for order in listing}
     resting = {OrderState.OPEN, OrderState.PARTIAL, OrderState.CANCEL_REQUESTED}
-    for row in book.live:
+    for row in live:
         if row.state not in resting or row.client_order_id in shown or row.venue_order_id in shown:
             continue
         read = trading.broker.fetch_order(row.symbol, row.client_order_id, row.venue_order_id)
@@ -189,10 +163,10 @@ def _stop_ended(trading: Trading, row: OrderRow, shown: VenueOrder, verdict: Ord
         verdict.unknown.append(f"order {row.client_order_id}: {read.reason}")
         return
     if isinstance(read, Absent) or read.value.status != shown.status:
-        return  # the listing was older than what we know
+        return  # it had ended since the listing
     evidence = {**_spell(shown), "state": row.state.value}
     with trading.stores.open() as work:
-        open_incident(work, ENDED_AT_VENUE_OPEN, Severity.CRITICAL, row.client_order_id, evidence, "ended-order-open")
+        open_incident(work, "ENDED_ORDER_OPEN", Severity.CRITICAL, row.client_order_id, evidence, "ended-order-open")
     trading.at("before_cancel_wire")
     trading.broker.cancel_order(row.symbol, row.client_order_id, shown.venue_order_id)
     trading.at("after_cancel_wire")
@@ -212,93 +186,7 @@ def _settle_strangers(trading: Trading, strangers: Sequence[VenueOrder], verdict
             verdict.findings.append(ReconFinding("order", key.client_order_id, "warning", action=action, evidence=_spell(shown)))
             continue
         evidence = {**_spell(shown), "owner": "_external"}
-        _report_foreign(trading, FOREIGN_ORDER, shown.symbol, shown.venue_order_id, evidence, verdict)
-
-
-def check_fills(trading: Trading, symbols: Iterable[str], before: Mapping[tuple[str, str], ReconFinding], verdict: OrderVerdict) -> None:
-    """Ask for the trades of each symbol since the newest one known, less an hour, and book what is missing."""
-    symbols = sorted(symbols)
-    with trading.stores.open() as work:
-        cursors = work.recon.load_fill_cursors(trading.terms.account, symbols)
-        tariffs = work.recon.load_tariffs(trading.broker.traits.venue)
-    now_ms = trading.clock.now_ms()
-    for symbol in symbols:
-        read = trading.broker.fetch_fills(symbol, min(cursors.get(symbol, now_ms - LOOK_BACK_MS), now_ms) - FILLS_BACK_MS)
-        if isinstance(read, Failed):
-            verdict.unknown.append(f"fills of {symbol}: {read.reason}")
-        elif read.value:
-            _book(trading, symbol, read.value, before.get(("fill", symbol)), verdict)
-            _judge_booked(trading, symbol, read.value, tariffs.get(symbol), verdict)
-
-
-def _book(trading: Trading, symbol: str, fills: Sequence[Fill], earlier: ReconFinding | None, verdict: OrderVerdict) -> None:
-    try:
-        with trading.stores.open() as work:
-            summary = book_fills(work, trading.broker.traits, fills, trading.clock.now_ms(), at=trading.at)
-    except (DatabaseError, LeaseLostError):
-        raise
-    except RegimeError as error:  # one symbol that cannot be booked must not hide the others
-        repeats = 1 if earlier is None else earlier.repeats + 1
-        verdict.findings.append(
-            ReconFinding("fill", symbol, "warning", action="entries off", repeats=repeats, evidence={"why": str(error)})
-        )
-        verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
-        if repeats > 1:
-            with trading.stores.open() as work:
-                open_incident(work, "FILL_MISSING", Severity.CRITICAL, symbol, {"why": str(error)}, "fill-missing")
-        return
-    verdict.n_fills += summary.booked
-    if summary.booked:
-        evidence = {"booked": summary.booked, "late": summary.late, "unlinked": summary.unlinked}
-        verdict.findings.append(ReconFinding("fill", symbol, "warning", action="booked", evidence=evidence))
-    if summary.late or summary.overfilled or summary.conflicts:
-        verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
-
-
-def _judge_booked(
-    trading: Trading, symbol: str, fills: Sequence[Fill], tariff: tuple[Decimal, Decimal] | None, verdict: OrderVerdict
-) -> None:
-    """Look at what is booked for the orders of these fills: nobody's trades, and fees beyond the tariff."""
-    account, now_ms = trading.terms.account, trading.clock.now_ms()
-    with trading.stores.open() as work:
-        rows = work.ledger.load_fills(trading.broker.traits.venue, account, {fill.venue_order_id for fill in fills}, ())
-        has_doubt = any(order.state.is_unresolved for order in work.orders.load_live(account, symbol))
-    rows = [row for row in rows if row.fill.symbol == symbol]
-    # one of ours is nobody's until its acknowledgement has been read
-    foreign = {r.fill.venue_order_id for r in rows if r.client_order_id is None and now_ms - r.fill.venue_ts_ms > ACK_MS}
-    for venue_order_id in () if has_doubt else sorted(foreign):
-        _report_foreign(trading, FOREIGN_FILL, symbol, venue_order_id, {"venue_order_id": venue_order_id, "owner": "_external"}, verdict)
-    if tariff is not None:
-        _judge_fees(trading, symbol, rows, tariff[1], verdict)
-
-
-def _judge_fees(trading: Trading, symbol: str, rows: Sequence[FillRow], taker_bps: Decimal, verdict: OrderVerdict) -> None:
-    """Compare the fees of a symbol with its tariff, all fills together: a single one is too small to be judged after rounding."""
-    known = [row for row in rows if row.fee_quote is not None]
-    with localcontext(EXACT):
-        fees = sum((row.fee_quote for row in known if row.fee_quote is not None), ZERO)
-        notional = sum((row.fill.qty * row.fill.price for row in known), ZERO)
-    grade = judge_fee(fees, notional, taker_bps) if notional else Grade.FINE
-    if grade is Grade.FINE:
-        return
-    evidence = {"fees_quote": str(fees), "notional_quote": str(notional), "taker_bps": str(taker_bps)}
-    if grade is Grade.BAD:
-        with trading.stores.open() as work:
-            open_incident(work, "FEE_OFF_TARIFF", Severity.WARNING, f"{trading.terms.account}|{symbol}", evidence, "fee-off-tariff")
-    verdict.findings.append(ReconFinding("fee", symbol, "warning", action="incident" if grade is Grade.BAD else "", evidence=evidence))
-
-
-def _report_foreign(
-    trading: Trading, kind: str, symbol: str, venue_order_id: str, evidence: Mapping[str, str], verdict: OrderVerdict
-) -> None:
-    """Somebody else's order or trade: entries on its symbol stay off until a person acknowledges the incident."""
-    scope = f"{trading.terms.account}|{symbol}|{venue_order_id}"
-    with trading.stores.open() as work:
-        incident = open_incident(work, kind, Severity.CRITICAL, scope, evidence, "foreign-order")
-    action = "" if incident.acked_by else "entries off"
-    if action:
-        verdict.pauses.add(Pause(Trigger.RECON_FOREIGN, symbol))
-    verdict.findings.append(ReconFinding("order", scope, "warning", action=action, evidence=evidence))
+        report_foreign(trading, "FOREIGN_ORDER", shown.symbol, shown.venue_order_id, evidence, verdict)
 
 
 def _same_place(live: OrderRow, row: OrderRow) -> bool:

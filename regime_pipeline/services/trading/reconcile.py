@@ -4,7 +4,7 @@ It reports and blocks. It invents no fill, flattens nothing, and cancels nobody 
 lifted by it alone, after two passes that found nothing. A read that failed makes a pass unknown, which is never a match.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -17,12 +17,14 @@ from regime_pipeline.execution.ladder import UnknownOrder, is_overdue
 from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.ports import ORPHAN, Failed, PassKind, PassStatus, ReconFinding, ReconRun, Severity, Work
 from regime_pipeline.risk.kill_switch import Level, Scope, Trigger
+from regime_pipeline.services.trading.check_fills import check_fills
 from regime_pipeline.services.trading.check_money import MoneyReading, MoneyVerdict, check_money, read_money
-from regime_pipeline.services.trading.check_orders import RECONCILER, OrderVerdict, check_fills, check_orders
+from regime_pipeline.services.trading.check_orders import RECONCILER, check_orders
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import lift_level, raise_level
 from regime_pipeline.services.trading.open_account import adjust, deposit
+from regime_pipeline.services.trading.recon_verdict import Before, OrderVerdict
 
 ORDERS_EVERY_S: Final = 60
 FULL_EVERY_S: Final = 300
@@ -180,7 +182,7 @@ def _load_newest(work: Work, account: str, *, full_only: bool) -> list[ReconRun]
     return sorted(runs, key=lambda run: run.run_id, reverse=True)[:2]
 
 
-def _of_orders(trading: Trading, before: Mapping[tuple[str, str], ReconFinding], *, full: bool) -> Mapping[tuple[str, str], ReconFinding]:
+def _of_orders(trading: Trading, before: Before, *, full: bool) -> Before:
     """Findings about orders of the newest pass of any kind: an order is missed by minutes, not by five of them."""
     if not full:
         return before

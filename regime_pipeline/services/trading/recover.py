@@ -20,7 +20,7 @@ from regime_pipeline.errors import (
 )
 from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import BarTable, Failed, PassKind, PassStatus, ReconRun, Severity
+from regime_pipeline.ports import BarTable, PassKind, PassStatus, ReconRun, Severity
 from regime_pipeline.risk.kill_switch import Level, Scope, Trigger, worst_level
 from regime_pipeline.services.trading.act_on_turn import act_on_turn, measure_offset
 from regime_pipeline.services.trading.context import Trading
@@ -28,6 +28,7 @@ from regime_pipeline.services.trading.execute_pending import execute_pending
 from regime_pipeline.services.trading.guard_stops import guard_stops, load_guarded
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import adopt_latch, lift_level, load_levels, raise_level
+from regime_pipeline.services.trading.read_markets import read_markets
 from regime_pipeline.services.trading.reconcile import SECOND_AFTER_S, ReconSummary, ingest_fills, reconcile_full, reconcile_orders
 
 PATIENCE_S: Final = 180
@@ -173,17 +174,8 @@ def _take_lease(trading: Trading, _done: Recovery) -> None:
 
 
 def _read_markets(trading: Trading, done: Recovery) -> None:
-    """4: grids, minimums and fees; what the venue does not list any more is stored as inactive."""
-    venue = trading.broker.traits.venue
-    read = trading.broker.fetch_listings()
-    if isinstance(read, Failed):
-        raise VenueReadError(f"the venue's markets could not be read: {read.reason}; entries stay off")
-    with trading.stores.open() as work:
-        known = work.safety.load_rules(venue)
-        if not read.value and not known:
-            raise VenueReadError(f"{venue} listed no market at all, which cannot be; entries stay off")
-        work.recon.save_listings(venue, read.value, trading.clock.now_ms())
-    done.notes["markets"] = len(read.value) or len(known)
+    """4: grids, minimums and fees."""
+    done.notes["markets"] = read_markets(trading)
 
 
 def _run_executor(trading: Trading, _done: Recovery) -> None:

@@ -24,6 +24,7 @@ from regime_pipeline.services.trading.execute_pending import execute_pending
 from regime_pipeline.services.trading.guard_stops import STOPS_EVERY_S, guard_stops
 from regime_pipeline.services.trading.kill_levels import raise_level
 from regime_pipeline.services.trading.kill_mirror import MIRROR_EVERY_S, refresh_mirror
+from regime_pipeline.services.trading.read_markets import MARKETS_EVERY_S, read_markets
 from regime_pipeline.services.trading.reconcile import (
     FULL_EVERY_S,
     ORDERS_EVERY_S,
@@ -114,6 +115,7 @@ class _Executor:
             "orders": _Duty(ORDERS_EVERY_S, self._compare_orders),
             "full": _Duty(FULL_EVERY_S, self._compare_all),
             "mirror": _Duty(MIRROR_EVERY_S, self._refresh_mirror),
+            "markets": _Duty(MARKETS_EVERY_S, self._read_markets, self.trading.monotonic() + MARKETS_EVERY_S),  # recovery reads them
         }
 
     def take_turn(self) -> None:
@@ -252,6 +254,9 @@ class _Executor:
         except OSError as error:  # a full disk: the mirror grows old, orders go on
             self.last_error = f"mirror: {error}"
             self.helpers.tell("failed", {"duty": "mirror", "error": type(error).__name__, "why": str(error)})
+
+    def _read_markets(self) -> None:
+        read_markets(self.trading)
 
     def _beat(self, **facts: object) -> None:
         detail = {

@@ -1,0 +1,93 @@
+"""Every trade of the venue in our book: what is missing is booked, what is nobody's is reported, fees are held against the tariff."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal, localcontext
+from typing import Final
+
+from regime_pipeline.errors import DatabaseError, LeaseLostError, RegimeError
+from regime_pipeline.execution.compare import Grade, Pause, judge_fee
+from regime_pipeline.execution.fills import Fill
+from regime_pipeline.portfolio.money import EXACT, ZERO
+from regime_pipeline.ports import Failed, FillRow, ReconFinding, Severity
+from regime_pipeline.risk.kill_switch import Trigger
+from regime_pipeline.services.trading.book_fills import book_fills
+from regime_pipeline.services.trading.context import Trading
+from regime_pipeline.services.trading.incidents import open_incident
+from regime_pipeline.services.trading.recon_verdict import Before, OrderVerdict, report_foreign
+
+BACK_MS: Final = 3_600_000
+FIRST_BACK_MS: Final = 86_400_000
+ACK_MS: Final = 60_000
+"""One of ours is nobody's until its acknowledgement has been read."""
+
+
+def check_fills(trading: Trading, symbols: Iterable[str], before: Before, verdict: OrderVerdict) -> None:
+    """Ask for the trades of each symbol since the newest one known, less an hour, and book what is missing."""
+    symbols = sorted(symbols)
+    with trading.stores.open() as work:
+        cursors = work.recon.load_fill_cursors(trading.terms.account, symbols)
+        tariffs = work.recon.load_tariffs(trading.broker.traits.venue)
+    now_ms = trading.clock.now_ms()
+    for symbol in symbols:
+        read = trading.broker.fetch_fills(symbol, min(cursors.get(symbol, now_ms - FIRST_BACK_MS), now_ms) - BACK_MS)
+        if isinstance(read, Failed):
+            verdict.unknown.append(f"fills of {symbol}: {read.reason}")
+        elif read.value:
+            _book(trading, symbol, read.value, before.get(("fill", symbol)), verdict)
+            _judge_booked(trading, symbol, read.value, tariffs.get(symbol), verdict)
+
+
+def _book(trading: Trading, symbol: str, fills: Sequence[Fill], earlier: ReconFinding | None, verdict: OrderVerdict) -> None:
+    try:
+        with trading.stores.open() as work:
+            summary = book_fills(work, trading.broker.traits, fills, trading.clock.now_ms(), at=trading.at)
+    except (DatabaseError, LeaseLostError):
+        raise
+    except RegimeError as error:  # one symbol that cannot be booked must not hide the others
+        repeats = 1 if earlier is None else earlier.repeats + 1
+        verdict.findings.append(
+            ReconFinding("fill", symbol, "warning", action="entries off", repeats=repeats, evidence={"why": str(error)})
+        )
+        verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
+        if repeats > 1:
+            with trading.stores.open() as work:
+                open_incident(work, "FILL_MISSING", Severity.CRITICAL, symbol, {"why": str(error)}, "fill-missing")
+        return
+    verdict.n_fills += summary.booked
+    if summary.booked:
+        evidence = {"booked": summary.booked, "late": summary.late, "unlinked": summary.unlinked}
+        verdict.findings.append(ReconFinding("fill", symbol, "warning", action="booked", evidence=evidence))
+    if summary.late or summary.overfilled or summary.conflicts:
+        verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
+
+
+def _judge_booked(
+    trading: Trading, symbol: str, fills: Sequence[Fill], tariff: tuple[Decimal, Decimal] | None, verdict: OrderVerdict
+) -> None:
+    """Look at what is booked for the orders of these fills: nobody's trades, and fees beyond the tariff."""
+    account, now_ms = trading.terms.account, trading.clock.now_ms()
+    with trading.stores.open() as work:
+        rows = work.ledger.load_fills(trading.broker.traits.venue, account, {fill.venue_order_id for fill in fills}, ())
+        has_doubt = any(order.state.is_unresolved for order in work.orders.load_live(account, symbol))
+    rows = [row for row in rows if row.fill.symbol == symbol]
+    foreign = {r.fill.venue_order_id for r in rows if r.client_order_id is None and now_ms - r.fill.venue_ts_ms > ACK_MS}
+    for venue_order_id in () if has_doubt else sorted(foreign):
+        report_foreign(trading, "FOREIGN_FILL", symbol, venue_order_id, {"venue_order_id": venue_order_id, "owner": "_external"}, verdict)
+    if tariff is not None:
+        _judge_fees(trading, symbol, rows, tariff[1], verdict)
+
+
+def _judge_fees(trading: Trading, symbol: str, rows: Sequence[FillRow], taker_bps: Decimal, verdict: OrderVerdict) -> None:
+    """Compare the fees of a symbol with its tariff, all fills together: a single one is too small to be judged after rounding."""
+    known = [row for row in rows if row.fee_quote is not None]
+    with localcontext(EXACT):
+        fees = sum((row.fee_quote for row in known if row.fee_quote is not None), ZERO)
+        notional = sum((row.fill.qty * row.fill.price for row in known), ZERO)
+    grade = judge_fee(fees, notional, taker_bps) if notional else Grade.FINE
+    if grade is Grade.FINE:
+        return
+    evidence = {"fees_quote": str(fees), "notional_quote": str(notional), "taker_bps": str(taker_bps)}
+    if grade is Grade.BAD:
+        with trading.stores.open() as work:
+            open_incident(work, "FEE_OFF_TARIFF", Severity.WARNING, f"{trading.terms.account}|{symbol}", evidence, "fee-off-tariff")
+    verdict.findings.append(ReconFinding("fee", symbol, "warning", action="incident" if grade is Grade.BAD else "", evidence=evidence))
