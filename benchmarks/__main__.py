@@ -15,7 +15,7 @@ from benchmarks.measure import Measure
 from regime_pipeline.clock import now_s
 from regime_pipeline.settings import load_settings
 
-PARTS = ("engine", "levers", "opinions", "changepoint", "bootstrap", "backfill", "live", "tick")
+PARTS = ("engine", "levers", "opinions", "changepoint", "bootstrap", "backfill", "live", "tick", "orders")
 
 
 def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: int) -> list[Measure]:
@@ -52,6 +52,12 @@ def measure(parts: Sequence[str], repeats: int, days: tuple[int, int], minutes: 
 
         with open_server() as server:
             found += measure_tick(server, load_universe(settings.universe), repeats)
+    if "orders" in parts:
+        from benchmarks.database import open_server
+        from benchmarks.orders import measure_orders
+
+        with open_server() as server:
+            found += measure_orders(server)
     if {"backfill", "live"} & set(parts):
         from benchmarks.database import measure_backfill, measure_live, open_server
         from benchmarks.market import ShiftedMarket

@@ -419,7 +419,12 @@ class PaperBroker:
 
     def _walk_open(self, symbol: str | None) -> list[StoredOrder]:
         store = self._book()
-        return [self._walk(store, order) for order in store.load_open(symbol)]
+        found = store.load_open(symbol)
+        try:
+            with store.conn.transaction():  # one commit for all that is found
+                return [self._walk(store, order) for order in found]
+        except psycopg.errors.InFailedSqlTransaction:  # one of them ran away from its money: each for itself
+            return [self._walk(store, order) for order in found]
 
     def _walk(self, store: PaperStore, order: StoredOrder) -> StoredOrder:
         """Walk the market for an open order, book what it brings, and return the order after it."""

@@ -1,6 +1,7 @@
 """One turn of the executor: whatever an account's orders need now, by whoever calls and however often; one at a time does it."""
 
 from contextlib import suppress
+from itertools import takewhile
 from typing import Final
 
 from regime_pipeline.errors import DatabaseError, LeaseLostError, RegimeError
@@ -12,7 +13,7 @@ from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.cycle import Cycle, ExecutionSummary
 from regime_pipeline.services.trading.read_orders import read_orders
 from regime_pipeline.services.trading.resolve_orders import resolve_orders
-from regime_pipeline.services.trading.send_order import drop_intent, refuse_intent, send_order, settle_left_over
+from regime_pipeline.services.trading.send_order import drop_intent, refuse_intent, send_orders, settle_left_over
 from regime_pipeline.services.trading.sweep_orders import cancel_orders, sweep_orders
 
 LEASE_NAME: Final = "dispatch:{account}"
@@ -88,12 +89,8 @@ def _send(cycle: Cycle) -> None:
     if not cycle.trading.terms.trading_enabled:
         return
     waiting = sorted(cycle.live(OrderState.INTENT), key=lambda order: order.purpose is Purpose.ENTRY)  # a stable sort: else oldest first
-    for order in waiting:
-        if cycle.now_ms - cycle.started_ms >= SWEEP_EVERY_MS:
-            return
-        if _may_be_sent(cycle, order):
-            with cycle.handling(order):
-                send_order(cycle, order)
+    in_time = takewhile(lambda _order: cycle.now_ms - cycle.started_ms < SWEEP_EVERY_MS, waiting)
+    send_orders(cycle, in_time, lambda order: _may_be_sent(cycle, order))
 
 
 def _may_be_sent(cycle: Cycle, order: OrderRow) -> bool:
@@ -103,5 +100,6 @@ def _may_be_sent(cycle: Cycle, order: OrderRow) -> bool:
         return False
     if order.purpose is not Purpose.ENTRY:
         return True
-    unresolved = {other.symbol for other in cycle.orders.values() if other.state.is_unresolved}
-    return PauseKind.ENTRIES not in paused and order.symbol not in unresolved
+    if PauseKind.ENTRIES in paused:
+        return False
+    return not any(other.symbol == order.symbol and other.state.is_unresolved for other in cycle.orders.values())

@@ -1,10 +1,10 @@
 """The only place that sends an order: committed before the wire, checked once more in memory, sent once, and its answer judged by proof."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
-from regime_pipeline.errors import BrokerConfirmationRequiredError
+from regime_pipeline.errors import BrokerConfirmationRequiredError, DatabaseError, LeaseLostError, RegimeError
 from regime_pipeline.execution.answers import Action, AnswerClass, AnswerVerdict, RawAnswer, classify_answer, plan_pause_s
 from regime_pipeline.execution.bounds import compute_rest_until_ms
 from regime_pipeline.execution.keys import spell_client_id
@@ -12,7 +12,7 @@ from regime_pipeline.execution.ladder import WAITS_MS
 from regime_pipeline.execution.order_states import Guard, OrderState
 from regime_pipeline.execution.redact import redact_answer
 from regime_pipeline.ports import CreateReply, OrderChange, OrderRow, Pause, PauseKind, Proof, Severity, Work
-from regime_pipeline.risk.arm import ArmRow, missing_arm_parts
+from regime_pipeline.risk.arm import ArmRow, Mode, missing_arm_parts
 from regime_pipeline.risk.kill_switch import Switch, is_allowed, worst_level
 from regime_pipeline.risk.purpose import Leg, Purpose
 from regime_pipeline.services.trading.adopt_reading import Reading, book_reading, fetch_reading
@@ -29,56 +29,109 @@ _DEFECTS: Final = frozenset({"CONFIG", "FILTER", "BAD_SYMBOL", "BAD_REQUEST"})
 """Refusals that our own validation should have made."""
 
 
-def send_order(cycle: Cycle, order: OrderRow) -> OrderRow:
-    """Send an order that is INTENT, once, and record what came of it.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An order that has been on the wire, and what came back; not recorded yet."""
 
-    Returns
-    -------
-    OrderRow
-        The order afterwards: at the venue, refused, UNKNOWN, or cancelled because it must not be sent any more.
+    order: OrderRow
+    reply: CreateReply
+    verdict: AnswerVerdict
+    reading: Reading | None
+
+
+def send_orders(cycle: Cycle, orders: Iterable[OrderRow], may_be_sent: Callable[[OrderRow], bool]) -> None:
+    """Send orders that are INTENT, each once, one after the other, and record what came of each.
+
+    An acceptance is recorded in the transaction that commits the next order to be sent: a commit less per order. Every other answer
+    is recorded by itself, before anything else leaves.
+
+    Parameters
+    ----------
+    orders : iterable of OrderRow
+        Asked for one by one, so that it may end when the time is up.
+    may_be_sent : callable
+        Asked before each, when the answer to the one before is known.
 
     Raises
     ------
     LeaseLostError
         When the lease is ours no more; a step before the wire was not made, one after it is left to recovery.
     """
+    answered: Answered | None = None
+    for order in orders:
+        if answered is not None and not (_is_plain(answered) and answered.order.symbol != order.symbol):
+            _record(cycle, answered)
+            answered = None
+        if not may_be_sent(order):
+            continue
+        before, answered = answered, None
+        with cycle.handling(order):
+            answered = _send(cycle, order, before)
+    if answered is not None:
+        _record(cycle, answered)
+
+
+def _is_plain(answered: Answered) -> bool:
+    return answered.verdict.answer_class is AnswerClass.ACCEPTED and not answered.verdict.actions
+
+
+def _send(cycle: Cycle, order: OrderRow, before: Answered | None) -> Answered | None:
+    """B to E of one order; None when it did not leave."""
     trading = cycle.trading
-    sent, arm = _commit_sending(cycle, order)
+    sent, arm = _commit_sending(cycle, order, before)
     if sent.state is not OrderState.SUBMITTING or sent.sent_at_ms is None:
-        return sent
+        return None
     refusal = check_wire(cycle, sent, arm)
     if refusal is not None:
-        return _book_unsent(cycle, sent, refusal)
+        _book_unsent(cycle, sent, refusal)
+        return None
     trading.at("before_wire")
     reply = trading.broker.create_order(sent.intent.spec, sent.sent_at_ms, 1000 * trading.limits.request_window_s)
     trading.at("after_wire")
     cycle.counts["sent"] += 1
     profile = trading.broker.traits.profile
     verdict = classify_answer(profile, reply.answer, spell_client_id(sent.client_order_id, profile.client_id_form))
-    return _record_answer(cycle, sent, reply, verdict)
+    reading = fetch_reading(trading, sent) if verdict.has_moved else None
+    return Answered(sent, reply, verdict, reading if isinstance(reading, Reading) else None)
 
 
-def _commit_sending(cycle: Cycle, order: OrderRow) -> tuple[OrderRow, ArmRow | None]:
+def _commit_sending(cycle: Cycle, order: OrderRow, before: Answered | None) -> tuple[OrderRow, ArmRow | None]:
     """tx2: what says that the order is about to leave is there before it leaves, or it does not leave."""
-    trading, asked_s = cycle.trading, cycle.trading.monotonic()
-    key, intent = order.intent.key, order.intent
-    with trading.stores.open() as work:
-        cycle.switches = work.safety.load_switches(key.account)
-        arm = work.safety.load_arm(key.account) if intent.mode == "live" else None
-        now_ms = cycle.now_ms
-        reason = refuse_intent(trading, order, cycle.switches, now_ms)
-        if reason is not None:
-            after = _drop(work, cycle, order, reason)
-        else:
-            held = {Guard.CLIENT_ID_STORED, Guard.LEASE_HELD, Guard.BEFORE_DECIDE_BY, Guard.NOT_KILLED, Guard.MODE_MATCHES}
-            expires_ms = now_ms + 1000 * trading.limits.request_window_s if trading.broker.traits.profile.expires else None
-            rest_ms = compute_rest_until_ms(now_ms, order.purpose, is_target=intent.leg is Leg.TP, limits=trading.limits)
-            change = OrderChange(sent_at_ms=now_ms, request_expires_at_ms=expires_ms, rest_until_ms=rest_ms)
-            after = move_order(work, order, OrderState.SUBMITTING, held, lease=cycle.lease, change=change, renews_lease=True)
-            trading.at("before_submitting_commit")
+    asked_s, recorded = cycle.trading.monotonic(), None
+    try:
+        with cycle.trading.stores.open() as work:
+            if before is not None:
+                recorded = _write_answer(work, cycle, before)
+            after, arm = _begin(work, cycle, order)
+    except (LeaseLostError, DatabaseError):
+        raise
+    except RegimeError:
+        if before is None:
+            raise
+        _record(cycle, before)  # one of the two was refused: each by itself
+        return _commit_sending(cycle, order, None)
+    if before is not None and recorded is not None:
+        cycle.keep(before.order, recorded)
     if after.state is OrderState.SUBMITTING:
         cycle.confirmed_s = asked_s
     return cycle.keep(order, after), arm
+
+
+def _begin(work: Work, cycle: Cycle, order: OrderRow) -> tuple[OrderRow, ArmRow | None]:
+    trading, intent = cycle.trading, order.intent
+    cycle.switches = work.safety.load_switches(intent.key.account)
+    arm = work.safety.load_arm(intent.key.account) if intent.mode is Mode.LIVE else None
+    now_ms = cycle.now_ms
+    reason = refuse_intent(trading, order, cycle.switches, now_ms)
+    if reason is not None:
+        return _drop(work, cycle, order, reason), arm
+    held = {Guard.CLIENT_ID_STORED, Guard.LEASE_HELD, Guard.BEFORE_DECIDE_BY, Guard.NOT_KILLED, Guard.MODE_MATCHES}
+    expires_ms = now_ms + 1000 * trading.limits.request_window_s if trading.broker.traits.profile.expires else None
+    rest_ms = compute_rest_until_ms(now_ms, order.purpose, is_target=intent.leg is Leg.TP, limits=trading.limits)
+    change = OrderChange(sent_at_ms=now_ms, request_expires_at_ms=expires_ms, rest_until_ms=rest_ms)
+    after = move_order(work, order, OrderState.SUBMITTING, held, lease=cycle.lease, change=change, renews_lease=True)
+    trading.at("before_submitting_commit")
+    return after, arm
 
 
 def refuse_intent(trading: Trading, order: OrderRow, switches: list[Switch], now_ms: int) -> str | None:
@@ -141,27 +194,33 @@ def _book_unsent(cycle: Cycle, order: OrderRow, reason: str) -> OrderRow:
     return cycle.keep(order, after)
 
 
-def _record_answer(cycle: Cycle, order: OrderRow, reply: CreateReply, verdict: AnswerVerdict) -> OrderRow:
+def _record(cycle: Cycle, answered: Answered) -> None:
     """tx3: the step that the answer proves. Whatever fails here leaves SUBMITTING to recovery; the wire is never repeated."""
-    reading = fetch_reading(cycle.trading, order) if verdict.has_moved else None
-    proof = _proof_of(reply.answer, verdict)
-    try:
-        with cycle.trading.stores.open() as work:
-            cycle.trading.at("after_answer")
-            after = _step(work, cycle, order, verdict, reading if isinstance(reading, Reading) else None, proof)
-            _follow(work, cycle, order, reply, verdict)
-            cycle.trading.at("after_step")
-    except BrokerConfirmationRequiredError as error:
-        told = replace(proof, evidence={**proof.evidence, "refused": str(error)})
-        with cycle.trading.stores.open() as work:
-            after = _to_unknown(work, cycle, order, told)
-    after = cycle.keep(order, after)
-    if Action.COUNT_AUTH_REFUSAL in verdict.actions:
-        _count_auth_refusals(cycle)
+    with cycle.handling(answered.order):
+        try:
+            with cycle.trading.stores.open() as work:
+                after = _write_answer(work, cycle, answered)
+        except BrokerConfirmationRequiredError as error:
+            proof = _proof_of(answered.reply.answer, answered.verdict)
+            told = replace(proof, evidence={**proof.evidence, "refused": str(error)})
+            with cycle.trading.stores.open() as work:
+                after = _to_unknown(work, cycle, answered.order, told)
+        cycle.keep(answered.order, after)
+        if Action.COUNT_AUTH_REFUSAL in answered.verdict.actions:
+            _count_auth_refusals(cycle)
+
+
+def _write_answer(work: Work, cycle: Cycle, answered: Answered) -> OrderRow:
+    cycle.trading.at("after_answer")
+    after = _step(work, cycle, answered)
+    _follow(work, cycle, answered.order, answered.reply, answered.verdict)
+    cycle.trading.at("after_step")
     return after
 
 
-def _step(work: Work, cycle: Cycle, order: OrderRow, verdict: AnswerVerdict, reading: Reading | None, proof: Proof) -> OrderRow:
+def _step(work: Work, cycle: Cycle, answered: Answered) -> OrderRow:
+    order, verdict, reading = answered.order, answered.verdict, answered.reading
+    proof = _proof_of(answered.reply.answer, verdict)
     if verdict.answer_class is not AnswerClass.ACCEPTED:
         if verdict.next_state is OrderState.REJECTED:
             return move_order(work, order, OrderState.REJECTED, {Guard.VENUE_ERROR_IS_FINAL}, lease=cycle.lease, proof=proof)

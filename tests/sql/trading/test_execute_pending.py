@@ -1,6 +1,7 @@
 """A turn of the executor: what it sends, in which order, and what it makes of every kind of answer."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
@@ -9,11 +10,12 @@ import pytest
 
 from regime_pipeline.errors import LeaseLostError
 from regime_pipeline.execution.answers import Transport
-from regime_pipeline.execution.order_states import OrderState, VenueStatus
-from regime_pipeline.ports import OrderType, PauseKind, TimeInForce
+from regime_pipeline.execution.order_states import Guard, OrderState, VenueStatus
+from regime_pipeline.ports import OrderType, PauseKind, Proof, TimeInForce
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.kill_switch import EVERYBODY, Level, Scope, Switch, Trigger
 from regime_pipeline.risk.purpose import Leg, Side
+from regime_pipeline.services.trading.move_order import move_order
 from tests.fakes_trading import Scripted, lost, page, refused
 from tests.trading_desk import ACCOUNT, SYMBOL, Crash, Desk
 
@@ -482,6 +484,47 @@ def test_a_process_killed_while_it_cancels_leaves_a_cancel_that_is_asked_again(d
     desk.another().execute()
     assert desk.path(order_id)[-2:] == [S.CANCEL_REQUESTED, S.CANCELLED]
     assert len(desk.fake.cancels) == 1
+
+
+def test_what_refuses_the_next_order_does_not_touch_the_record_of_the_one_before(desk: Desk) -> None:
+    first, second, third = (desk.intend(symbol=f"T{i}/USDT") for i in range(3))
+
+    def cancel_second(point: str) -> None:
+        if point == "after_wire" and desk.state(second) is S.INTENT:
+            with desk.another().stores.open() as work:
+                move_order(work, desk.order(second), S.CANCELLED, {Guard.REASON_GIVEN}, actor="alice", proof=Proof(code="OPERATOR"))
+
+    desk.trading = replace(desk.trading, at=cancel_second)
+    desk.execute()
+    assert [desk.state(order_id) for order_id in (first, second, third)] == [S.OPEN, S.CANCELLED, S.OPEN]
+    assert [spec.client_order_id for spec, _, _ in desk.fake.creates] == [first, third]
+
+
+def test_a_process_killed_between_two_orders_leaves_the_first_to_be_looked_for_and_the_second_to_be_sent(desk: Desk) -> None:
+    first, second = desk.intend(symbol="T0/USDT"), desk.intend(symbol="T1/USDT")
+    desk.trading = replace(desk.trading, at=crash_at_the_second("before_submitting_commit"))
+    with pytest.raises(Crash):
+        desk.execute()
+    desk.end_leases()
+    assert (desk.state(first), desk.state(second)) == (S.SUBMITTING, S.INTENT)
+    heir = desk.another()
+    heir.execute()
+    desk.advance(1)
+    heir.execute()
+    assert desk.path(first) == [S.INTENT, S.SUBMITTING, S.UNKNOWN, S.OPEN]
+    assert desk.path(second) == [S.INTENT, S.SUBMITTING, S.OPEN]
+    assert len(desk.fake.creates) == 2
+
+
+def crash_at_the_second(name: str) -> Callable[[str], None]:
+    passed: list[str] = []
+
+    def at(point: str) -> None:
+        passed.append(point)
+        if passed.count(name) == 2:
+            raise Crash(point)
+
+    return at
 
 
 def test_a_crash_is_no_error_that_the_product_may_catch() -> None:
