@@ -9,6 +9,7 @@ from regime_pipeline.execution.fills import Fill
 from regime_pipeline.execution.ladder import TRADES_BACK_MS
 from regime_pipeline.execution.order_states import Guard, OrderState, StatusReading, VenueStatus, read_status
 from regime_pipeline.ports import Absent, Failed, Ok, OrderChange, OrderRow, Proof, VenueOrder, Work
+from regime_pipeline.risk.purpose import Purpose
 from regime_pipeline.services.trading.book_fills import book_fills
 from regime_pipeline.services.trading.chase_exits import fetch_chase_mid, write_second_child
 from regime_pipeline.services.trading.context import Trading
@@ -67,7 +68,7 @@ def adopt_readings(
 ) -> list[OrderRow]:
     """Do the same for several orders in one transaction: for all or for none."""
     trading = cycle.trading
-    mids = [fetch_chase_mid(trading, order, reading.seen) for order, reading in readings]
+    mids = [None if _is_superseded(cycle, order) else fetch_chase_mid(trading, order, reading.seen) for order, reading in readings]
     with trading.stores.open() as work:
         filled = book_trades(work, cycle, readings)
         after = [
@@ -126,6 +127,18 @@ def step_to_reading(
         venue_order_id=seen.venue_order_id, last_seen_at_ms=reading.started_ms, next_look_at_ms=next_look_ms(order, new, now_ms)
     )
     return move_order(work, booked, new, held, lease=cycle.lease, proof=told, change=change, has_news=has_news)
+
+
+def _is_superseded(cycle: Cycle, order: OrderRow) -> bool:
+    """Tell whether a trim has an exit of the same holding beside it, which sells what the trim has not."""
+    return order.purpose is Purpose.REDUCE and any(
+        other.purpose in {Purpose.EXIT, Purpose.STOP} and not other.state.is_terminal and _holding(other) == _holding(order)
+        for other in cycle.orders.values()
+    )
+
+
+def _holding(order: OrderRow) -> tuple[str, str]:
+    return order.intent.key.strategy, order.symbol
 
 
 def _target_of(order: OrderRow, read: StatusReading, *, has_news: bool, is_cancel_refused: bool) -> OrderState | None:

@@ -26,17 +26,17 @@ def read_orders(cycle: Cycle) -> None:
     ]
     unchanged = _list_unchanged(cycle, due) if len(due) >= LIST_FROM else []
     settled = {order.client_order_id for order in unchanged}
-    quiet = list(unchanged)
+    note_quiet(cycle, unchanged, now_ms)
     waiting = [order for order in due if order.client_order_id not in settled]
     for start in range(0, len(waiting), TOGETHER):
-        quiet += _read_some(cycle, waiting[start : start + TOGETHER])
-    note_quiet(cycle, quiet, now_ms)
+        _read_some(cycle, waiting[start : start + TOGETHER])
 
 
-def _read_some(cycle: Cycle, orders: Sequence[OrderRow]) -> list[OrderRow]:
-    """Read a few orders and book them together; those of which nothing is new."""
+def _read_some(cycle: Cycle, orders: Sequence[OrderRow]) -> None:
+    """Read a few orders and book them together."""
     readings: list[tuple[OrderRow, Reading]] = []
-    quiet: list[OrderRow] = []
+    unread: list[OrderRow] = []
+    now_ms = cycle.now_ms
     for order in orders:
         cycle.keep_lease()
         cycle.counts["read"] += 1
@@ -44,11 +44,10 @@ def _read_some(cycle: Cycle, orders: Sequence[OrderRow]) -> list[OrderRow]:
         if isinstance(reading, Reading):
             readings.append((order, reading))
         else:
-            quiet.append(order)
-    for before, after in zip([order for order, _ in readings], _adopt(cycle, readings), strict=True):
-        if after.version == before.version:
-            quiet.append(after)
-    return quiet
+            unread.append(order)
+    after = _adopt(cycle, readings)
+    note_quiet(cycle, [moved for (order, _), moved in zip(readings, after, strict=True) if moved.version == order.version], now_ms)
+    note_quiet(cycle, unread, None)
 
 
 def _adopt(cycle: Cycle, readings: Sequence[tuple[OrderRow, Reading]]) -> list[OrderRow]:
@@ -80,11 +79,12 @@ def _list_unchanged(cycle: Cycle, due: list[OrderRow]) -> list[OrderRow]:
     ]
 
 
-def note_quiet(cycle: Cycle, orders: Sequence[OrderRow], seen_ms: int) -> None:
-    """Record when orders of which nothing is new were read, and when they are read next."""
+def note_quiet(cycle: Cycle, orders: Sequence[OrderRow], seen_ms: int | None) -> None:
+    """Record when orders of which nothing is new were shown (None: they were not), and when they are read next."""
     notes = [Seeing(order.client_order_id, next_look_ms(order, order.state, cycle.now_ms), seen_ms) for order in orders]
     if notes:
         with cycle.trading.stores.open() as work:
             work.orders.note_seen(notes)
     for order, note in zip(orders, notes, strict=True):
-        cycle.orders[order.client_order_id] = replace(order, next_look_at_ms=note.next_look_at_ms, last_seen_at_ms=note.last_seen_at_ms)
+        last_seen_ms = order.last_seen_at_ms if seen_ms is None else seen_ms
+        cycle.orders[order.client_order_id] = replace(order, next_look_at_ms=note.next_look_at_ms, last_seen_at_ms=last_seen_ms)

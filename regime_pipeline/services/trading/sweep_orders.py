@@ -96,7 +96,7 @@ def _cancel(cycle: Cycle, order: OrderRow) -> None:
             return
         after = _read(cycle, order, is_refused=_is_refused(trading.broker.traits.profile, reply.answer))
         if after.version == order.version:
-            note_quiet(cycle, [after], cycle.now_ms)
+            note_quiet(cycle, [after], None)
 
 
 def _read(cycle: Cycle, order: OrderRow, *, is_refused: bool) -> OrderRow:

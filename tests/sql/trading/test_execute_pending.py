@@ -393,9 +393,10 @@ def test_reads_that_fail_change_nothing(desk: Desk) -> None:
     desk.execute()
     desk.fake.fill(order_id, "1")
     desk.fake.failing = {"fetch_order", "fetch_open_orders"}
+    shown_ms = desk.order(order_id).last_seen_at_ms
     desk.advance(2)
     desk.execute()
-    assert desk.state(order_id) is S.OPEN
+    assert (desk.state(order_id), desk.order(order_id).last_seen_at_ms) == (S.OPEN, shown_ms)
     desk.fake.failing = set()
     desk.advance(2)
     desk.execute()

@@ -219,6 +219,16 @@ def test_a_second_child_is_written_with_the_end_of_the_first_or_not_at_all(desk:
     assert len(desk.fake.creates) == 2
 
 
+def test_a_trim_whose_time_is_up_beside_an_exit_is_not_chased(desk: Desk) -> None:
+    trim = desk.intend(Leg.TRIM)
+    desk.execute()
+    desk.advance(30)
+    exit_ = desk.intend(Leg.EXIT)
+    desk.execute()
+    assert (desk.state(trim), desk.state(exit_)) == (S.CANCELLED, S.OPEN)
+    assert [spec.client_order_id for spec, _, _ in desk.fake.creates] == [trim, exit_]
+
+
 def test_dust_is_not_chased(desk: Desk) -> None:
     rules(desk)
     order_id = desk.intend(Leg.EXIT)
