@@ -51,7 +51,7 @@ class MarkStore(Protocol):
         ----------
         recent_s : int, optional
             Epoch seconds. With it nobody is waited for: series that another transaction derives now are left alone, and so are marks
-            from bars before it, until they have waited so long for who made them that nobody seems to be at it.
+            from bars before it, until the past has not been changed for so long that nobody seems to be at it.
         """
         ...
 

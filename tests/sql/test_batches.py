@@ -82,6 +82,12 @@ def test_a_live_minute_goes_on_while_a_long_replay_is_left_to_its_backfill(datab
     with stores.open() as work:
         assert work.marks.load(Stage.TREND, Timeframe.M1) == {"regime:BTC": NOW_S - 60 * (RECENT_BARS + 1)}
         work.conn.execute("update derivation_marks set marked_at = marked_at - %s * interval '1 second'", (PATIENCE_S,))
+    with stores.open() as backfill:  # it still writes bars, which it will derive from when it has them all
+        backfill.marks.add(Stage.DRIVER, Timeframe.M1, {"regime:BTC": NOW_S - 60 * RECENT_BARS * 20})
+    with stores.open() as live:
+        assert live.marks.take(Stage.TREND, Timeframe.M1, recent_s=RECENT_S) == {}
+    with stores.open() as backfill:
+        backfill.marks.take(Stage.DRIVER, Timeframe.M1)
     with stores.open() as live:  # nobody seems to be at it
         assert set(live.marks.take(Stage.TREND, Timeframe.M1, recent_s=RECENT_S)) == {"regime:BTC"}
 

@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, LiteralString
 
 import psycopg
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 TRUSTED_S: Final = 0.5
 """A connection given back this lately is used without asking whether it lives: asking costs as much as the step of an order."""
 PATIENCE_S: Final = 300
-"""So long a live minute leaves a long replay to whoever changed the past; then nobody seems to be at it, and it does it itself."""
+"""A live minute leaves a long replay to whoever changes the past, until nobody has changed anything of it for so long: then it does it
+itself. What counts is the newest change, since on a busy machine a backfill may write bars for longer than this before it derives."""
 
 
 class PostgresMarks:
@@ -56,10 +57,10 @@ class PostgresMarks:
     def load(self, stage: Stage, timeframe: Timeframe, recent_s: int | None = None) -> dict[str, int]:
         """Load the oldest mark of each series of a stage without taking or locking any; `recent_s` as in `take`."""
         rows = self._conn.execute(
-            "select series, extract(epoch from min(from_ts))::bigint from derivation_marks where stage = %s and timeframe = %s"
-            " and (from_ts >= to_timestamp(%s) or marked_at < clock_timestamp() - %s * interval '1 second')"
-            " group by series order by series",
-            (stage, timeframe, *_reach(recent_s)),
+            "select series, extract(epoch from min(from_ts))::bigint from derivation_marks where stage = %s and timeframe = %s and "  # noqa: S608 - constants
+            + _REACHED
+            + " group by series order by series",
+            (stage, timeframe, *_reach(timeframe, recent_s)),
         )
         return dict(rows.fetchall())
 
@@ -69,17 +70,17 @@ class PostgresMarks:
         """Take the marks of a stage: their series are claimed, and they are gone when the transaction commits.
 
         With `recent_s` nobody is waited for: series that another transaction derives now are left alone, and so are marks from bars
-        before it until they are `PATIENCE_S` old.
+        before it while any such mark of the timeframe, of whatever stage, is younger than `PATIENCE_S`.
         """
         marked = self.load(stage, timeframe, recent_s)
         wanted = sorted(marked if series is None else marked.keys() & set(series))
         claimed = self._claim(stage, timeframe, wanted, wait=recent_s is None) if wanted else []
         # only now, with the claims held, is everything visible that was marked before them
         rows = self._conn.execute(
-            "delete from derivation_marks where stage = %s and timeframe = %s"
-            " and (from_ts >= to_timestamp(%s) or marked_at < clock_timestamp() - %s * interval '1 second') and series = any(%s)"
-            " returning series, extract(epoch from from_ts)::bigint",
-            (stage, timeframe, *_reach(recent_s), claimed),
+            "delete from derivation_marks where stage = %s and timeframe = %s and "  # noqa: S608 - constants
+            + _REACHED
+            + " and series = any(%s) returning series, extract(epoch from from_ts)::bigint",
+            (stage, timeframe, *_reach(timeframe, recent_s), claimed),
         ).fetchall()
         taken: dict[str, int] = {}
         for name, first_s in sorted(rows):
@@ -102,9 +103,17 @@ class PostgresMarks:
         return [name for name, is_mine in held if is_mine]
 
 
-def _reach(recent_s: int | None) -> tuple[int, int]:
-    """Oldest bar and age of the marks that count; without `recent_s` all do."""
-    return (-(10**9), PATIENCE_S) if recent_s is None else (recent_s, PATIENCE_S)
+_REACHED: Final[LiteralString] = (
+    "(from_ts >= to_timestamp(%s) or not exists (select from derivation_marks as m where m.timeframe = %s"
+    " and m.from_ts < to_timestamp(%s) and m.marked_at >= clock_timestamp() - %s * interval '1 second'))"
+)
+"""Which marks count; see `_reach` for its four values."""
+
+
+def _reach(timeframe: Timeframe, recent_s: int | None) -> tuple[int, str, int, int]:
+    """Values of `_REACHED`: without `recent_s` all marks count."""
+    since_s = -(10**9) if recent_s is None else recent_s
+    return since_s, timeframe.value, since_s, PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)
