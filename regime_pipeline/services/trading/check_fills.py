@@ -7,10 +7,12 @@ from typing import Final
 from regime_pipeline.errors import DatabaseError, LeaseLostError, RegimeError
 from regime_pipeline.execution.compare import Grade, Pause, judge_fee
 from regime_pipeline.execution.fills import Fill
+from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.portfolio.money import EXACT, ZERO
-from regime_pipeline.ports import Failed, FillRow, ReconFinding, Severity
+from regime_pipeline.ports import Failed, FillRow, Ok, ReconFinding, Severity
 from regime_pipeline.risk.kill_switch import Trigger
 from regime_pipeline.services.trading.book_fills import book_fills
+from regime_pipeline.services.trading.check_orders import surface_order
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import open_incident
 from regime_pipeline.services.trading.recon_verdict import Before, OrderVerdict, report_foreign
@@ -24,12 +26,16 @@ ACK_MS: Final = 60_000
 def check_fills(trading: Trading, symbols: Iterable[str], before: Before, verdict: OrderVerdict) -> None:
     """Ask for the trades of each symbol since the newest one known, less an hour, and book what is missing."""
     symbols = sorted(symbols)
+    now_ms = trading.clock.now_ms()
     with trading.stores.open() as work:
         cursors = work.recon.load_fill_cursors(trading.terms.account, symbols)
         tariffs = work.recon.load_tariffs(trading.broker.traits.venue)
-    now_ms = trading.clock.now_ms()
+        doubtful = [order for order in work.orders.load_live(trading.terms.account) if order.state.is_unresolved]
     for symbol in symbols:
-        read = trading.broker.fetch_fills(symbol, min(cursors.get(symbol, now_ms - FIRST_BACK_MS), now_ms) - BACK_MS)
+        sent_ms = [order.sent_at_ms or order.created_at_ms for order in doubtful if order.symbol == symbol]
+        # however long ago: an order that nobody can read any more may have traded when it was sent
+        since_ms = min(cursors.get(symbol, now_ms - FIRST_BACK_MS), now_ms, *sent_ms)
+        read = trading.broker.fetch_fills(symbol, since_ms - BACK_MS)
         if isinstance(read, Failed):
             verdict.unknown.append(f"fills of {symbol}: {read.reason}")
         elif read.value:
@@ -72,9 +78,40 @@ def _judge_booked(
     rows = [row for row in rows if row.fill.symbol == symbol]
     foreign = {r.fill.venue_order_id for r in rows if r.client_order_id is None and now_ms - r.fill.venue_ts_ms > ACK_MS}
     for venue_order_id in () if has_doubt else sorted(foreign):
+        if _is_claimed(trading, symbol, venue_order_id, verdict):
+            continue
         report_foreign(trading, "FOREIGN_FILL", symbol, venue_order_id, {"venue_order_id": venue_order_id, "owner": "_external"}, verdict)
     if tariff is not None:
         _judge_fees(trading, symbol, rows, tariff[1], verdict)
+
+
+def _is_claimed(trading: Trading, symbol: str, venue_order_id: str, verdict: OrderVerdict) -> bool:
+    """Ask whose order has traded before it is called somebody else's: one of ours that ended here, or was given up, takes its trades over.
+
+    True as well when that could not be read, which is asked again by the next pass.
+    """
+    account = trading.terms.account
+    with trading.stores.open() as work:
+        reported = {each.scope for each in work.recon.load_incidents() if each.kind == "FOREIGN_FILL"}
+    if f"{account}|{symbol}|{venue_order_id}" in reported:
+        return False
+    read = trading.broker.fetch_order(symbol, "", venue_order_id)
+    if isinstance(read, Failed):
+        verdict.unknown.append(f"order {venue_order_id}: {read.reason}")
+        return True
+    client_order_id = read.value.client_order_id if isinstance(read, Ok) else None
+    if not isinstance(read, Ok) or client_order_id is None:
+        return False
+    with trading.stores.open() as work:
+        row = work.orders.load_orders([client_order_id]).get(client_order_id)
+        if row is None or row.intent.key.account != account:
+            return False
+        if row.state is not OrderState.NOT_FOUND:
+            book_fills(work, trading.broker.traits, (), trading.clock.now_ms(), known={venue_order_id: client_order_id}, at=trading.at)
+            verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
+            return True
+    surface_order(trading, row, read.value, verdict)
+    return True
 
 
 def _judge_fees(trading: Trading, symbol: str, rows: Sequence[FillRow], taker_bps: Decimal, verdict: OrderVerdict) -> None:
