@@ -63,9 +63,15 @@ def reconcile_orders(trading: Trading, *, with_fills: bool = True) -> ReconSumma
     return _run_pass(trading, PassKind.ORDERS, with_fills=with_fills)
 
 
-def reconcile_full(trading: Trading) -> ReconSummary:
-    """Compare orders, fills, positions, balances, cash and funding; meant for each five minutes, and as often as `needs_second` asks."""
-    return _run_pass(trading, PassKind.FULL, with_fills=True)
+def reconcile_full(trading: Trading, *, with_fills: bool = True) -> ReconSummary:
+    """Compare orders, fills, positions, balances, cash and funding; meant for each five minutes, and as often as `needs_second` asks.
+
+    Parameters
+    ----------
+    with_fills : bool
+        False where every trade has just been asked for: one request per symbol less.
+    """
+    return _run_pass(trading, PassKind.FULL, with_fills=with_fills)
 
 
 def ingest_fills(trading: Trading) -> OrderVerdict:

@@ -218,7 +218,7 @@ def _check_stops(trading: Trading, done: Recovery) -> None:
 
 def _compare_positions(trading: Trading, done: Recovery) -> None:
     """11: positions and balances; what differs is read a second time before it counts, and what agrees has confirmed itself."""
-    done.last_pass = reconcile_full(trading)
+    done.last_pass = reconcile_full(trading, with_fills=False)
     if done.last_pass.needs_second:
         trading.sleep(SECOND_AFTER_S)
         done.last_pass = reconcile_full(trading)
