@@ -7,15 +7,30 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from regime_pipeline.adapters.postgres.ledger_rows import (
+    ADD_FILLS,
+    CLOSES,
+    COMPLETE_FILLS,
+    FILLS,
+    FILLS_BETWEEN,
+    POST,
+    SUM_ACTIONS,
+    TRADE,
+    fill_document,
+    post_document,
+    read_fill,
+    read_stored,
+    spell_fill,
+    write_rows,
+)
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.execution.fills import Fill
 from regime_pipeline.execution.ledger import LedgerAccount
 from regime_pipeline.execution.order_states import TERMINAL
-from regime_pipeline.portfolio.actions import Action, ActionKind, ActionStatus, Funding, Signal
+from regime_pipeline.portfolio.actions import Action
 from regime_pipeline.portfolio.position import Status
 from regime_pipeline.ports import (
     BalanceKey,
@@ -31,57 +46,6 @@ from regime_pipeline.ports import (
 )
 from regime_pipeline.risk.purpose import Side
 
-_FILL: Final = sql.SQL(
-    "select venue, account, market_type, symbol, fill_key, client_order_id, venue_order_id, venue_trade_id, side, qty, price, fee_amount,"
-    " fee_asset, fee_quote, cumulative_qty, (extract(epoch from venue_ts) * 1000)::bigint as venue_ms, is_late, is_overfill, decision_mid"
-    " from fills where venue = %(venue)s and account = %(account)s"
-)
-_FILLS: Final = sql.SQL(
-    "{fill} and venue_order_id = any(%(orders)s) union {fill} and market_type in ('spot', 'linear')"
-    " and (symbol, fill_key) in (select * from unnest(%(symbols)s::text[], %(keys)s::text[]))"
-).format(fill=_FILL)
-_FILLS_BETWEEN: Final = sql.SQL(
-    "{fill} and venue_ts > to_timestamp(%(after)s / 1000.0) and venue_ts <= to_timestamp(%(until)s / 1000.0)"
-    " order by venue_ts, received_ts, fill_key"
-).format(fill=_FILL)
-_ACTION: Final = sql.SQL(
-    "a.id, a.position_id, a.idempotency_key, extract(epoch from a.bar_ts)::bigint as bar_ts_s, a.trade_id, a.kind, a.signal, a.funding,"
-    " a.status, a.state, a.level_price, a.atr, a.bars_seen, a.filled_qty, a.filled_usd, a.fee_qty, a.fee_usd"
-)
-_SUM_ACTIONS: Final = sql.SQL(
-    "update pm_actions as a set trade_id = coalesce(a.trade_id, s.trade_id), filled_qty = s.qty, filled_usd = s.usd, fee_qty = s.fee_qty,"
-    " fee_usd = s.fee_usd, status = case when a.status = 'planned' and s.qty >= s.ordered then 'done' else a.status end"
-    " from (select i.action_id, t.trade_id, sum(f.qty) as qty, round(sum(f.qty * f.price), 18) as usd, max(i.qty) as ordered,"
-    " coalesce(sum(f.fee_amount) filter (where f.fee_asset = split_part(f.symbol, '/', 1)), 0) as fee_qty,"
-    " coalesce(sum(f.fee_quote) filter (where f.fee_asset <> split_part(f.symbol, '/', 1)), 0) as fee_usd"
-    " from unnest(%s::bigint[], %s::uuid[]) as t (action_id, trade_id) join order_intents as i using (action_id)"
-    " join fills as f using (client_order_id) group by i.action_id, t.trade_id) as s"
-    " where a.id = s.action_id returning {action}"
-).format(action=_ACTION)
-_TRADE: Final = sql.SQL("select {action} from pm_actions as a where trade_id = %s order by bar_ts").format(action=_ACTION)
-_BARS_OF: Final = sql.SQL(
-    "select distinct on (m.contract) m.contract, b.close_usd, b.timestamp + t.length as ended, t.length from ({markets}) as m"
-    " cross join (values ('1m', interval '1 minute'), ('5m', '5 minutes'), ('15m', '15 minutes'), ('1h', '1 hour'), ('4h', '4 hours'),"
-    " ('1d', '1 day')) as t (timeframe, length)"
-    " cross join lateral (select close_usd, timestamp from {bars} as p where p.token_contract = m.contract and p.chain = m.chain and"
-    " p.timeframe = t.timeframe and p.is_final and p.timestamp <= to_timestamp(%(at)s) - t.length order by p.timestamp desc limit 1) as b"
-    " order by m.contract, ended desc, t.length"
-)
-_TOKENS: Final = sql.SQL(
-    "select distinct token_contract as contract, token_chain as chain from lowcap_positions"
-    " where token_contract = any(%(contracts)s) and token_chain <> 'regime'"
-)
-_MAJORS: Final = sql.SQL(
-    "select name as contract, (select chain from majors_price_data_ohlc where token_contract = name limit 1) as chain"
-    " from unnest(%(contracts)s::text[]) as given (name)"
-)
-_CLOSES: Final = sql.SQL(
-    "select distinct on (contract) contract, close_usd from (({tokens}) union all ({majors})) as closes"
-    " order by contract, ended desc, length"
-).format(
-    tokens=_BARS_OF.format(markets=_TOKENS, bars=sql.SQL("lowcap_price_data_ohlc")),
-    majors=_BARS_OF.format(markets=_MAJORS, bars=sql.SQL("majors_price_data_ohlc")),
-)
 _TERMINAL: Final = sorted(TERMINAL)
 
 
@@ -117,71 +81,17 @@ class PostgresLedger:
         """Load the fills of orders at the venue, and those with these (symbol, fill key)."""
         symbols, fill_keys = _columns(keys, 2)
         wanted = {"venue": venue, "account": account, "orders": list(venue_order_ids), "symbols": symbols, "keys": fill_keys}
-        rows = self.conn.cursor(row_factory=dict_row).execute(_FILLS, wanted)
-        return [_read_fill(row) for row in rows]
+        rows = self.conn.cursor(row_factory=dict_row).execute(FILLS, wanted)
+        return [read_fill(row) for row in rows]
 
     def add_fills(self, rows: Sequence[FillRow], received_ms: int) -> set[tuple[str, str]]:
         """Insert fills; returns (symbol, fill key) of those that were not there."""
-        fills = [row.fill for row in rows]
-        added = self.conn.execute(
-            "insert into fills (venue, account, market_type, symbol, fill_key, client_order_id, venue_order_id, venue_trade_id, side, qty,"
-            " price, fee_amount, fee_asset, fee_quote, cumulative_qty, venue_ts, received_ts, is_late, is_overfill, decision_mid)"
-            " select venue, account, market_type, symbol, fill_key, client_order_id, venue_order_id, venue_trade_id, side, qty, price,"
-            " fee_amount, fee_asset, fee_quote, cumulative_qty, to_timestamp(venue_ms / 1000.0), to_timestamp(%s / 1000.0), is_late,"
-            " is_overfill, decision_mid from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
-            " %s::text[], %s::text[], %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::numeric[], %s::numeric[], %s::bigint[],"
-            " %s::boolean[], %s::boolean[], %s::numeric[]) as new (venue, account, market_type, symbol, fill_key, client_order_id,"
-            " venue_order_id, venue_trade_id, side, qty, price, fee_amount, fee_asset, fee_quote, cumulative_qty, venue_ms, is_late,"
-            " is_overfill, decision_mid) on conflict do nothing returning symbol, fill_key",
-            (
-                received_ms,
-                [fill.venue for fill in fills],
-                [fill.account for fill in fills],
-                [fill.market_type for fill in fills],
-                [fill.symbol for fill in fills],
-                [row.fill_key for row in rows],
-                [row.client_order_id for row in rows],
-                [fill.venue_order_id for fill in fills],
-                [fill.venue_trade_id for fill in fills],
-                [fill.side.value for fill in fills],
-                [fill.qty for fill in fills],
-                [fill.price for fill in fills],
-                [fill.fee_amount for fill in fills],
-                [fill.fee_asset for fill in fills],
-                [row.fee_quote for row in rows],
-                [fill.cumulative_qty for fill in fills],
-                [fill.venue_ts_ms for fill in fills],
-                [row.is_late for row in rows],
-                [row.is_overfill for row in rows],
-                [row.decision_mid for row in rows],
-            ),
-        )
+        added = self.conn.execute(ADD_FILLS, (received_ms, write_rows(map(fill_document, rows))))
         return {(symbol, key) for symbol, key in added}
 
     def complete_fills(self, rows: Sequence[FillRow]) -> None:
         """Write fees and orders that have become known, and what follows from an order for its fills."""
-        self.conn.execute(
-            "update fills as f set client_order_id = new.client_order_id, fee_amount = new.fee_amount, fee_asset = new.fee_asset,"
-            " fee_quote = new.fee_quote, is_late = new.is_late, is_overfill = new.is_overfill, decision_mid = new.decision_mid"
-            " from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::numeric[],"
-            " %s::boolean[], %s::boolean[], %s::numeric[]) as new (venue, account, market_type, symbol, fill_key, client_order_id,"
-            " fee_amount, fee_asset, fee_quote, is_late, is_overfill, decision_mid) where (f.venue, f.account, f.market_type, f.symbol,"
-            " f.fill_key) = (new.venue, new.account, new.market_type, new.symbol, new.fill_key)",
-            (
-                [row.fill.venue for row in rows],
-                [row.fill.account for row in rows],
-                [row.fill.market_type for row in rows],
-                [row.fill.symbol for row in rows],
-                [row.fill_key for row in rows],
-                [row.client_order_id for row in rows],
-                [row.fill.fee_amount for row in rows],
-                [row.fill.fee_asset for row in rows],
-                [row.fee_quote for row in rows],
-                [row.is_late for row in rows],
-                [row.is_overfill for row in rows],
-                [row.decision_mid for row in rows],
-            ),
-        )
+        self.conn.execute(COMPLETE_FILLS, (write_rows(map(fill_document, rows)),))
 
     def add_conflicts(self, pairs: Sequence[tuple[Fill, FillRow]], at_ms: int) -> int:
         """Keep reports that contradict a booked fill; returns how many are new."""
@@ -196,8 +106,8 @@ class PostgresLedger:
                 [stored.fill.account for _, stored in pairs],
                 [stored.fill.symbol for _, stored in pairs],
                 [stored.fill_key for _, stored in pairs],
-                [Jsonb(_spell_fill(reported)) for reported, _ in pairs],
-                [Jsonb(_spell_fill(stored.fill)) for _, stored in pairs],
+                [Jsonb(spell_fill(reported)) for reported, _ in pairs],
+                [Jsonb(spell_fill(stored.fill)) for _, stored in pairs],
             ),
         ).rowcount
 
@@ -210,30 +120,7 @@ class PostgresLedger:
 
     def post(self, postings: Sequence[Posting]) -> set[str]:
         """Write batches; returns the sources of those that were not there."""
-        lines = [(posting, n, line) for posting in postings for n, line in enumerate(posting.batch.lines, 1)]
-        rows = self.conn.execute(
-            "with heads as (select source, nextval('ledger_batches') as batch_id from unnest(%s::text[]) as given (source)"
-            " where not exists (select from ledger_entries as known where known.source = given.source))"
-            " insert into ledger_entries (batch_id, line, account, strategy, ledger_account, asset, amount, source, actor, reason,"
-            " booked_for) select batch_id, line, account, strategy, ledger_account, asset, amount, source, actor, reason,"
-            " to_timestamp(booked_for_ms / 1000.0) from unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],"
-            " %s::numeric[], %s::text[], %s::text[], %s::bigint[]) as new (source, line, account, strategy, ledger_account, asset, amount,"
-            " actor, reason, booked_for_ms) join heads using (source) on conflict do nothing returning source",
-            (
-                [posting.batch.source for posting in postings],
-                [posting.batch.source for posting, _, _ in lines],
-                [n for _, n, _ in lines],
-                [posting.account for posting, _, _ in lines],
-                [posting.strategy for posting, _, _ in lines],
-                [line.account.value for _, _, line in lines],
-                [line.asset for _, _, line in lines],
-                [line.amount for _, _, line in lines],
-                [posting.batch.actor for posting, _, _ in lines],
-                [posting.batch.reason for posting, _, _ in lines],
-                [posting.booked_for_ms for posting, _, _ in lines],
-            ),
-        )
-        return {source for (source,) in rows}
+        return {source for (source,) in self.conn.execute(POST, (write_rows(line for each in postings for line in post_document(each)),))}
 
     def load_balances(
         self, account: str, strategies: Collection[str] | None = None, assets: Collection[str] | None = None
@@ -269,8 +156,8 @@ class PostgresLedger:
     def load_fills_between(self, venue: str, account: str, after_ms: int, until_ms: int) -> list[FillRow]:
         """Load fills of the venue's times in (after, until], oldest first."""
         window = {"venue": venue, "account": account, "after": after_ms, "until": until_ms}
-        rows = self.conn.cursor(row_factory=dict_row).execute(_FILLS_BETWEEN, window)
-        return [_read_fill(row) for row in rows]
+        rows = self.conn.cursor(row_factory=dict_row).execute(FILLS_BETWEEN, window)
+        return [read_fill(row) for row in rows]
 
     def lock_positions(self, position_ids: Collection[int]) -> dict[int, PositionTotals]:
         """Lock positions, lowest number first."""
@@ -288,13 +175,13 @@ class PostgresLedger:
 
         Each becomes part of the trade given with it, unless it is part of one.
         """
-        rows = self.conn.cursor(row_factory=dict_row).execute(_SUM_ACTIONS, (list(trades), list(trades.values())))
-        return [_read_stored(row) for row in rows]
+        rows = self.conn.cursor(row_factory=dict_row).execute(SUM_ACTIONS, (list(trades), list(trades.values())))
+        return [read_stored(row) for row in rows]
 
     def load_trade(self, trade_id: UUID) -> list[Action]:
         """Load the actions of a trade, oldest first."""
-        rows = self.conn.cursor(row_factory=dict_row).execute(_TRADE, (trade_id,))
-        return [_read_stored(row).action for row in rows]
+        rows = self.conn.cursor(row_factory=dict_row).execute(TRADE, (trade_id,))
+        return [read_stored(row).action for row in rows]
 
     def save_positions(self, totals: Sequence[PositionTotals]) -> None:
         """Write what positions' rows say of their trades."""
@@ -347,7 +234,7 @@ class PostgresLedger:
 
     def load_closes(self, contracts: Collection[str], at_ms: int) -> dict[str, float]:
         """Load the newest close of tokens and majors whose bar had ended at an instant, of whatever bar length ended last."""
-        rows = self.conn.execute(_CLOSES, {"contracts": list(contracts), "at": at_ms / 1000})
+        rows = self.conn.execute(CLOSES, {"contracts": list(contracts), "at": at_ms / 1000})
         return dict(rows.fetchall())
 
     def fund_paper(self, account: str, asset: str, amount: Decimal) -> None:
@@ -393,49 +280,3 @@ def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[list[Any]]:
 
 def _list(names: Collection[str] | None) -> list[str] | None:
     return None if names is None else list(names)
-
-
-def _read_fill(row: Mapping[str, Any]) -> FillRow:
-    fill = Fill(
-        venue=row["venue"],
-        account=row["account"],
-        market_type=row["market_type"],
-        symbol=row["symbol"],
-        venue_order_id=row["venue_order_id"],
-        venue_trade_id=row["venue_trade_id"],
-        side=Side(row["side"]),
-        qty=row["qty"],
-        price=row["price"],
-        fee_amount=row["fee_amount"],
-        fee_asset=row["fee_asset"],
-        venue_ts_ms=row["venue_ms"],
-        cumulative_qty=row["cumulative_qty"],
-    )
-    names = ("fill_key", "client_order_id", "is_late", "is_overfill", "fee_quote", "decision_mid")
-    return FillRow(fill, **{name: row[name] for name in names})
-
-
-def _read_stored(row: Mapping[str, Any]) -> StoredAction:
-    action = Action(
-        bar_ts_s=row["bar_ts_s"],
-        trade_id=row["trade_id"],
-        kind=ActionKind(row["kind"]),
-        signal=Signal(row["signal"]),
-        funding=Funding(row["funding"]),
-        status=ActionStatus(row["status"]),
-        **{name: row[name] for name in ("state", "level_price", "atr", "bars_seen", "filled_qty", "filled_usd", "fee_qty", "fee_usd")},
-    )
-    return StoredAction(row["id"], row["position_id"], row["idempotency_key"], action)
-
-
-def _spell_fill(fill: Fill) -> dict[str, str | None]:
-    """Spell a fill for people and for comparison: equal reports are spelt alike."""
-    amounts = {name: getattr(fill, name) for name in ("qty", "price", "fee_amount", "cumulative_qty")}
-    return {
-        "venue_order_id": fill.venue_order_id,
-        "venue_trade_id": fill.venue_trade_id,
-        "side": fill.side.value,
-        "fee_asset": fill.fee_asset,
-        "venue_ts_ms": str(fill.venue_ts_ms),
-        **{name: None if amount is None else format(amount.normalize(), "f") for name, amount in amounts.items()},
-    }
