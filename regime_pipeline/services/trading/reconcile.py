@@ -58,9 +58,15 @@ class ReconSummary:
         return self.run.status is PassStatus.OK
 
 
-def reconcile_orders(trading: Trading, *, with_fills: bool = True) -> ReconSummary:
-    """Compare orders and fills, settle what differs, record the pass; meant for each minute and after a reconnect."""
-    return _run_pass(trading, PassKind.ORDERS, with_fills=with_fills)
+def reconcile_orders(trading: Trading, ingested: OrderVerdict | None = None) -> ReconSummary:
+    """Compare orders and fills, settle what differs, record the pass; meant for each minute and after a reconnect.
+
+    Parameters
+    ----------
+    ingested : OrderVerdict, optional
+        What `ingest_fills` has just come to: it is part of this pass, and no trade is asked for again.
+    """
+    return _run_pass(trading, PassKind.ORDERS, with_fills=ingested is None, found=ingested)
 
 
 def reconcile_full(trading: Trading, *, with_fills: bool = True) -> ReconSummary:
@@ -75,19 +81,19 @@ def reconcile_full(trading: Trading, *, with_fills: bool = True) -> ReconSummary
 
 
 def ingest_fills(trading: Trading) -> OrderVerdict:
-    """Book every trade that the venue has and we have not, without comparing anything else."""
+    """Book every trade that the venue has and we have not; what follows from it is for the pass that takes the verdict."""
     verdict = OrderVerdict()
     check_fills(trading, _active_symbols(trading, None), {}, verdict)
     return verdict
 
 
-def _run_pass(trading: Trading, kind: PassKind, *, with_fills: bool) -> ReconSummary:
+def _run_pass(trading: Trading, kind: PassKind, *, with_fills: bool, found: OrderVerdict | None = None) -> ReconSummary:
     began_ms, account = trading.clock.now_ms(), trading.terms.account
     is_full = kind is PassKind.FULL
     with trading.stores.open() as work:
         newest = _load_newest(work, account, full_only=is_full)
     before = {(found.check, found.scope): found for found in newest[0].findings} if newest else {}
-    orders, money = OrderVerdict(), MoneyVerdict()
+    orders, money = found or OrderVerdict(), MoneyVerdict()
     check_orders(trading, _of_orders(trading, before, full=is_full), orders)
     reading = read_money(trading, _contract_symbols(trading)) if is_full else None
     if with_fills:

@@ -29,6 +29,7 @@ from regime_pipeline.services.trading.guard_stops import guard_stops, load_guard
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import adopt_latch, lift_level, load_levels, raise_level
 from regime_pipeline.services.trading.read_markets import read_markets
+from regime_pipeline.services.trading.recon_verdict import OrderVerdict
 from regime_pipeline.services.trading.reconcile import SECOND_AFTER_S, ReconSummary, ingest_fills, reconcile_full, reconcile_orders
 
 PATIENCE_S: Final = 180
@@ -51,6 +52,7 @@ class Recovery:
     notes: dict[str, object] = field(default_factory=dict)
     took_ms: int = 0
     last_pass: ReconSummary | None = None
+    ingested: OrderVerdict | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -202,12 +204,12 @@ def _ingest_trades(trading: Trading, done: Recovery) -> None:
     verdict = ingest_fills(trading)
     if verdict.unknown:
         raise VenueReadError(f"trades could not be read: {'; '.join(verdict.unknown)}; entries stay off")
-    done.notes["fills"] = verdict.n_fills
+    done.ingested, done.notes["fills"] = verdict, verdict.n_fills
 
 
-def _compare_orders(trading: Trading, _done: Recovery) -> None:
+def _compare_orders(trading: Trading, done: Recovery) -> None:
     """8: open orders by our rows and by the venue, both ways."""
-    _demand_read(reconcile_orders(trading, with_fills=False))
+    _demand_read(reconcile_orders(trading, done.ingested))
 
 
 def _check_stops(trading: Trading, done: Recovery) -> None:
