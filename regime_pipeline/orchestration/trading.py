@@ -135,4 +135,5 @@ def _build_broker(settings: Settings, mode: Mode, stores: Stores, clock: VenueCl
         now_ms=clock.now_ms,
         quote=settings.trading_quote,
         venue_url=settings.venue_url,
+        correct=clock.correct,
     )

@@ -6,7 +6,7 @@ A create leaves once, exactly as decided, or not at all. A read says a value, th
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from regime_pipeline.adapters.brokers.dialect import Dialect, OrderId, Symbols
 from regime_pipeline.adapters.brokers.lane import Lane
@@ -32,6 +32,7 @@ from regime_pipeline.ports import (
 )
 
 T = TypeVar("T")
+MAX_PROBES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ class CcxtBroker:
         Of the key in use, for the live arm.
     venue_account : str
         The venue's own id of the account; empty while it has not been read.
+    correct : callable, optional
+        Told once, before the first read or cancel, by how many milliseconds the venue's clock is ahead of `now_ms`: signed requests of
+        a clock that is off are refused, those of a kill too.
     """
 
     def __init__(
@@ -75,9 +79,11 @@ class CcxtBroker:
         *,
         fingerprint: str = "",
         venue_account: str = "",
+        correct: Callable[[int], None] | None = None,
     ) -> None:
         self._traits, self._dialect, self._lanes, self._now_ms = traits, dialect, lanes, now_ms
         self._symbols = Symbols()
+        self._correct, self._n_probes = correct, 0
         self.fingerprint, self.venue_account = fingerprint, venue_account
 
     @property
@@ -190,6 +196,17 @@ class CcxtBroker:
         self._symbols.learn(markets)
         return listings
 
+    def _correct_clock(self) -> None:
+        """Measure how far the venue's clock is ahead; after three probes without an answer requests are stamped as they are."""
+        if self._correct is None or self._n_probes >= MAX_PROBES:
+            return
+        self._n_probes += 1
+        before_ms = self._now_ms()
+        with suppress(UnreadableError, AbsentError):
+            venue_ms = self._dialect.fetch_time_ms(self._lanes.read)
+            self._correct(venue_ms - (before_ms + self._now_ms()) // 2)
+            self._correct = None
+
     def _learn_markets(self) -> None:
         """Read the markets before the first read of a broker that was built without them; where that fails, names are the venue's."""
         if not self._symbols.ids:
@@ -200,6 +217,7 @@ class CcxtBroker:
 
     def _cancel(self, symbol: str, plan: Callable[[str], Callable[[object], object]]) -> CreateReply:
         """Ask for a cancel; before the markets are known the venue's name is derived, since a cancel of a wrong name does no harm."""
+        self._correct_clock()
         lane, derived = self._lanes.cancel, symbol.partition(":")[0].replace("/", "")
         return lane.reply(lane.ask(plan(self._symbols.ids.get(symbol, derived))))
 
@@ -216,6 +234,7 @@ class CcxtBroker:
     def _read(self, work: Callable[[Lane], T], *, with_names: bool = True) -> Read[T]:
         """Read; whatever goes wrong, in ccxt or in our own parser, is a read that says nothing."""
         try:
+            self._correct_clock()
             if with_names:
                 self._learn_markets()
             return Ok(work(self._lanes.read))

@@ -38,6 +38,7 @@ def build_ccxt_broker(
     quote: str = "USDT",
     kind: KeyKind = KeyKind.TRADER,
     venue_url: str | None = None,
+    correct: Callable[[int], None] | None = None,
 ) -> CcxtBroker:
     """Build a broker that may trade: asks the venue for its markets, the key's rights and the account's id.
 
@@ -55,6 +56,8 @@ def build_ccxt_broker(
         Which key.
     venue_url : str, optional
         A simulated venue on the loopback, in sandbox mode.
+    correct : callable, optional
+        Told, before the first signed request, by how many milliseconds the venue's clock is ahead of `now_ms`.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def build_ccxt_broker(
     VenueReadError
         When the venue cannot be read: nothing is assumed of a key or a market.
     """
-    broker = _assemble(secrets, exchange_id, market_type, account, mode, now_ms, quote, kind, venue_url)
+    broker = _assemble(secrets, exchange_id, market_type, account, mode, now_ms, quote, kind, venue_url, correct)
     asked = _identities(secrets, exchange_id, account, mode, venue_url)
     asked.append(Identity(IdentityKind.KEY, broker.fingerprint, mode, account))
     _refuse_conflicts(stores, asked + _keys(secrets, account, mode))
@@ -88,14 +91,15 @@ def build_kill_broker(
     quote: str = "USDT",
     venue_url: str | None = None,
 ) -> CcxtBroker:
-    """Build a broker that can cancel while nothing else works: no database, and no request before the first cancel.
+    """Build a broker that can cancel while nothing else works: no database, no request before the first cancel, no clock that is right.
 
     Raises
     ------
     ConfigError
         When there is no kill key, or a pinned setting differs.
     """
-    return _assemble(secrets, exchange_id, market_type, account, mode, now_ms, quote, KeyKind.KILL, venue_url)
+    clock = _OwnClock(now_ms)
+    return _assemble(secrets, exchange_id, market_type, account, mode, clock.now_ms, quote, KeyKind.KILL, venue_url, clock.correct)
 
 
 def build_reader(
@@ -116,6 +120,19 @@ def build_reader(
         When there is no such place for orders, or a pinned setting differs.
     """
     return _connect(_dialect(exchange_id, market_type), account, mode, now_ms, quote, venue_url, ("", ""), Redactor([]), "")
+
+
+class _OwnClock:
+    """A clock that nobody else corrects."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms, self._ahead_ms = now_ms, 0
+
+    def now_ms(self) -> int:
+        return self._now_ms() + self._ahead_ms
+
+    def correct(self, ahead_ms: int) -> None:
+        self._ahead_ms += ahead_ms
 
 
 def refuse_foreign_keys(stores: Stores, secrets: ExecutorSecrets, account: str, mode: Mode) -> None:
@@ -140,6 +157,7 @@ def _assemble(
     quote: str,
     kind: KeyKind,
     venue_url: str | None,
+    correct: Callable[[int], None] | None,
 ) -> CcxtBroker:
     dialect = _dialect(exchange_id, market_type)
     credentials = secrets.credentials(kind)
@@ -149,7 +167,7 @@ def _assemble(
     salt = secrets.require_salt() if not is_kill or secrets.salt is not None else None
     fingerprint = fingerprint_of(salt, credentials[0]) if salt is not None else ""
     redactor = Redactor(secrets.values())
-    return _connect(dialect, account, mode, now_ms, quote, venue_url, credentials, redactor, fingerprint, any_version=is_kill)
+    return _connect(dialect, account, mode, now_ms, quote, venue_url, credentials, redactor, fingerprint, correct, any_version=is_kill)
 
 
 def _dialect(exchange_id: str, market_type: str) -> Dialect:
@@ -171,6 +189,7 @@ def _connect(
     credentials: tuple[str, str],
     redactor: Redactor,
     fingerprint: str,
+    correct: Callable[[int], None] | None = None,
     *,
     any_version: bool = False,
 ) -> CcxtBroker:
@@ -181,7 +200,7 @@ def _connect(
 
     # A simulated venue needs no sparing.
     lanes = Lanes(open_lane(has_limiter=False), open_lane(has_limiter=False), open_lane(has_limiter=venue_url is None))
-    return CcxtBroker(_traits(dialect, account, mode, quote), dialect, lanes, now_ms, fingerprint=fingerprint)
+    return CcxtBroker(_traits(dialect, account, mode, quote), dialect, lanes, now_ms, fingerprint=fingerprint, correct=correct)
 
 
 def _traits(dialect: Dialect, account: str, mode: Mode, quote: str) -> BrokerTraits:

@@ -49,6 +49,10 @@ class VenueClock:
         """Venue-corrected epoch seconds."""
         return self.now_ms() // 1000
 
+    def correct(self, ahead_ms: int) -> None:
+        """Take note that the venue's clock is so far ahead of this one as it is."""
+        self.offset_ms = (self.offset_ms or 0) + ahead_ms
+
 
 @dataclass(frozen=True, slots=True)
 class TradingTerms:

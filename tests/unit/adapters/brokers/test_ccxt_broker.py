@@ -573,6 +573,26 @@ def test_reads_are_stamped_by_the_venues_clock() -> None:
             assert abs(read.value - venue.now_ms) < 1_000
 
 
+@pytest.mark.fault_row("X18")
+@pytest.mark.parametrize("skew_ms", [-300_000, 300_000])
+def test_a_machine_whose_clock_is_off_can_still_cancel(skew_ms: int) -> None:
+    """Signed with its own time every cancel of a kill would be refused; it asks the venue for the time first."""
+    with serve_trading() as venue:
+        send(venue, connect(venue), a_spec("BTC/USDT", ID))
+        venue.skew(skew_ms)
+        assert connect(venue, venue.clock_ms, is_ready=False).cancel_order("BTC/USDT", ID, None).answer.status == 200
+        assert venue.hand.order(ID).status.value == "CANCELED"
+
+
+def test_a_venue_that_tells_no_time_is_asked_for_it_three_times_and_cancels_go_out_all_the_same() -> None:
+    with serve_trading() as venue:
+        broker = connect(venue, is_ready=False)
+        venue.script({"on": "GET /api/v3/time", "status": 503, "body": "", "repeat": 0})
+        for _ in range(5):
+            assert broker.cancel_all("BTC/USDT").answer.status == 400  # nothing to cancel
+        assert venue.truth()["requests"] == {"GET /api/v3/time": 3, "DELETE /api/v3/openOrders": 5}
+
+
 def test_quote_and_listings(at: tuple[TradingVenue, CcxtBroker, str]) -> None:
     venue, broker, symbol = at
     quote, listings = broker.fetch_quote(symbol), broker.fetch_listings()
