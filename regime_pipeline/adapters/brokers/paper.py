@@ -420,6 +420,8 @@ class PaperBroker:
     def _walk_open(self, symbol: str | None) -> list[StoredOrder]:
         store = self._book()
         found = store.load_open(symbol)
+        if len(found) < 2:
+            return [self._walk(store, order) for order in found]
         try:
             with store.conn.transaction():  # one commit for all that is found
                 return [self._walk(store, order) for order in found]
