@@ -66,7 +66,7 @@ def test_an_order_that_hides_for_seconds_is_not_given_up(wire: WireDesk, cells: 
 @pytest.mark.fault_row("X19")
 @pytest.mark.parametrize("skew_ms", [0, -500])
 def test_the_last_that_can_arrive_and_the_longest_that_can_hide(wire: WireDesk, skew_ms: int) -> None:
-    """It arrives at the end of its window by a clock that is behind and hides for five seconds: at 15 s it is found, and at 7 s it was not."""
+    """It arrives at the end of its window by a clock that is behind and hides for five seconds: found at 15 s, at 7 s it was not."""
     wire.venue.skew(skew_ms)
     wire.venue.change(visibility_ms=5_000)
     wire.hurry()

@@ -18,13 +18,15 @@ from regime_pipeline.risk.purpose import Leg, Purpose
 from regime_pipeline.services.trading.adopt_reading import Reading, book_reading, fetch_reading
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.cycle import Cycle, next_look_ms, note_pause
-from regime_pipeline.services.trading.incidents import open_incident
+from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.move_order import move_order
 
 AUTH_REFUSALS: Final = 3
 """So many refusals of the key in a row stop entries and page."""
 ENTRIES_OFF_S: Final = 60
 """So long entries wait after a page of somebody before the venue; then one may ask whether the venue itself speaks again."""
+VENUE_INCIDENTS: Final = ("VENUE_PAGE", "VENUE_CLOSED")
+"""Incidents that are over as soon as the venue takes orders again."""
 _DEFECTS: Final = frozenset({"CONFIG", "FILTER", "BAD_SYMBOL", "BAD_REQUEST"})
 """Refusals that our own validation should have made."""
 
@@ -263,10 +265,13 @@ def _follow(work: Work, cycle: Cycle, order: OrderRow, reply: CreateReply, verdi
             _FOLLOW[action](work, cycle, order, reply)
     if verdict.reason in _DEFECTS and verdict.answer_class is AnswerClass.REFUSED:
         _report_refusal(work, cycle, order, reply)
-    if verdict.answer_class in {AnswerClass.ACCEPTED, AnswerClass.REFUSED}:  # the venue itself has spoken
+    # the venue itself has spoken, and not to say that it is closed
+    if verdict.answer_class in {AnswerClass.ACCEPTED, AnswerClass.REFUSED} and Action.ENTRIES_OFF not in verdict.actions:
         for kind in list(cycle.pauses):
             note_pause(work, cycle, Pause(kind, cycle.now_ms, 0))
             del cycle.pauses[kind]
+            for incident in VENUE_INCIDENTS:
+                close_incident(work, incident, cycle.trading.broker.traits.venue, "executor")
 
 
 def _pause_creates(work: Work, cycle: Cycle, _order: OrderRow, reply: CreateReply) -> None:
@@ -276,9 +281,12 @@ def _pause_creates(work: Work, cycle: Cycle, _order: OrderRow, reply: CreateRepl
 
 
 def _pause_entries(work: Work, cycle: Cycle, order: OrderRow, reply: CreateReply) -> None:
+    """Entries wait, while reads and cancels go on: somebody before the venue has answered, or the venue takes no orders."""
     note_pause(work, cycle, Pause(PauseKind.ENTRIES, cycle.now_ms + 1000 * ENTRIES_OFF_S, ENTRIES_OFF_S))
     evidence = {"order": order.client_order_id, "http_status": reply.answer.status, "raw": redact_answer(reply.answer.body)[:500]}
-    open_incident(work, "VENUE_PAGE", Severity.WARNING, cycle.trading.broker.traits.venue, evidence)
+    traits = cycle.trading.broker.traits
+    is_refusal = classify_answer(traits.profile, reply.answer, "").answer_class is AnswerClass.REFUSED
+    open_incident(work, "VENUE_CLOSED" if is_refusal else "VENUE_PAGE", Severity.WARNING, traits.venue, evidence)
 
 
 def _report_refusal(work: Work, _cycle: Cycle, order: OrderRow, reply: CreateReply) -> None:

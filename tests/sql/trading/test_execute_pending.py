@@ -229,7 +229,7 @@ def test_an_answer_that_proves_nothing_is_unknown_is_looked_for_and_never_sent_a
 
 REFUSALS = {
     "balance": (refused(-2010, "Account has insufficient balance for requested action."), "BALANCE", {"check_balances"}, []),
-    "closed": (refused(-2010, "Market is closed."), "MARKET_CLOSED", set(), []),
+    "closed": (refused(-2010, "Market is closed."), "MARKET_CLOSED", set(), ["VENUE_CLOSED"]),
     "filter": (refused(-1013, "Filter failure: LOT_SIZE"), "FILTER", set(), ["CONFIG_REFUSED"]),
     "symbol": (refused(-1121, "Invalid symbol."), "BAD_SYMBOL", set(), ["CONFIG_REFUSED"]),
     "key": (refused(-2015, "Invalid API-key, IP, or permissions for action.", 401), "AUTH", set(), []),
