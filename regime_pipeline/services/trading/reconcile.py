@@ -30,6 +30,8 @@ ORDERS_EVERY_S: Final = 60
 FULL_EVERY_S: Final = 300
 SECOND_AFTER_S: Final = 6
 """A difference is looked at again after this: two readings must be five seconds apart."""
+TRADES_ASKED: Final = "trades_asked"
+"""Key in the detail of a pass: one that did not ask for trades cannot vouch for what they would show."""
 ACTIVE_BACK_MS: Final = 86_400_000
 _SOURCES: Final = (Trigger.RECON_SMALL, Trigger.RECON_MEDIUM, Trigger.RECON_ORDER, Trigger.RECON_FOREIGN)
 _ORDER_SOURCES: Final = frozenset({Trigger.RECON_ORDER, Trigger.RECON_FOREIGN})
@@ -111,6 +113,7 @@ def _run_pass(trading: Trading, kind: PassKind, *, with_fills: bool, found: Orde
         "unknown": unknown,
         "asked": sorted([pause.source.value, pause.symbol] for pause in orders.pauses | _asked_by(money.findings)),
         "read_ms": reading.began_ms if reading else began_ms,
+        TRADES_ASKED: with_fills or found is not None,
     }
     run = ReconRun(account, kind, status, began_ms, trading.clock.now_ms(), (*orders.findings, *money.findings), detail)
     return _settle(trading, run, asked, needs_second=money.needs_second)
@@ -122,7 +125,7 @@ def _settle(trading: Trading, run: ReconRun, asked: Collection[Pause], *, needs_
     with trading.stores.open() as work:
         work.recon.add_run(run)
         raised = tuple(pause for pause in sorted(asked, key=str) if _raise(work, trading, pause, run))
-        lifted = tuple(plan_lifts(_held_pauses(work, trading, run.kind), _asked_lately(work, account, run.kind)))
+        lifted = tuple(_plan_lifts(work, account, run))
         for pause in lifted:
             lift_level(work, trading, pause.source, "two clean passes", scope=_scope(account, pause), actor=RECONCILER)
             close_incident(work, "RECON_DRIFT", pause.symbol or account, RECONCILER)
@@ -170,28 +173,31 @@ def _is_above_dust(finding: ReconFinding) -> bool:
     return finding.tier not in {"dust", "warning"}
 
 
-def _held_pauses(work: Work, trading: Trading, kind: PassKind) -> list[Pause]:
-    """Pauses of reconciliation in force; a pass over orders can only tell about those of orders."""
-    account = trading.terms.account
-    sources = _ORDER_SOURCES if kind is PassKind.ORDERS else set(_SOURCES)
-    own = [s for s in work.safety.load_switches(account) if s.scope.account == account and s.source in sources]
-    return [Pause(Trigger(switch.source), switch.scope.symbol) for switch in own]
+def _plan_lifts(work: Work, account: str, run: ReconRun) -> list[Pause]:
+    """Choose the pauses that are over: those of orders by any passes that asked for trades, those of money by full ones."""
+    switches = [switch for switch in work.safety.load_switches(account) if switch.scope.account == account]
+    held = [Pause(Trigger(switch.source), switch.scope.symbol) for switch in switches if switch.source in _SOURCES]
+    of_orders = [pause for pause in held if pause.source in _ORDER_SOURCES]
+    passes = [each for each in _load_newest(work, account, full_only=False, limit=3) if each.detail.get(TRADES_ASKED, True)]
+    lifts = plan_lifts(of_orders, [_asked(each) for each in passes]) if run.detail[TRADES_ASKED] else []
+    if run.kind is PassKind.FULL:
+        of_money = [pause for pause in held if pause.source not in _ORDER_SOURCES]
+        lifts += plan_lifts(of_money, [_asked(each) for each in _load_newest(work, account, full_only=True)])
+    return lifts
 
 
-def _asked_lately(work: Work, account: str, kind: PassKind) -> list[set[Pause] | None]:
-    """What the newest passes asked for, this one first: orders are looked at by every kind of pass, money by full ones."""
-    runs = _load_newest(work, account, full_only=kind is PassKind.FULL)
-    return [
-        None if run.status is PassStatus.UNKNOWN else {Pause(Trigger(s), symbol) for s, symbol in run.detail.get("asked", ())}
-        for run in runs
-    ]
+def _asked(run: ReconRun) -> set[Pause] | None:
+    """What a pass asked for, confirmed or not; None where it could not read everything."""
+    if run.status is PassStatus.UNKNOWN:
+        return None
+    return {Pause(Trigger(source), symbol) for source, symbol in run.detail.get("asked", ())}
 
 
-def _load_newest(work: Work, account: str, *, full_only: bool) -> list[ReconRun]:
-    """The two newest passes of orders and of everything, or of everything alone; a start-up is no pass, it consists of some."""
+def _load_newest(work: Work, account: str, *, full_only: bool, limit: int = 2) -> list[ReconRun]:
+    """The newest passes of orders and of everything, or of everything alone; a start-up is no pass, it consists of some."""
     kinds = (PassKind.FULL,) if full_only else (PassKind.FULL, PassKind.ORDERS)
-    runs = [run for kind in kinds for run in work.recon.load_runs(account, kind)]
-    return sorted(runs, key=lambda run: run.run_id, reverse=True)[:2]
+    runs = [run for kind in kinds for run in work.recon.load_runs(account, kind, limit)]
+    return sorted(runs, key=lambda run: run.run_id, reverse=True)[:limit]
 
 
 def _of_orders(trading: Trading, before: Before, *, full: bool) -> Before:
