@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from regime_pipeline.market.universe import Universe
     from regime_pipeline.settings import Settings
 
-DAYS: Final = {Timeframe.M1: 1, Timeframe.H1: 42, Timeframe.D1: 1001}
-"""History of a market without end: just more than the 1000 bars from which a record counts as mature, since each page takes time."""
+DAYS: Final = {Timeframe.M1: 1, Timeframe.H1: 75, Timeframe.D1: 1001}
+"""History of a market without end, since each page takes time: just more than the 1000 bars from which a record counts as mature, and of
+hours a month more, because nothing is bought on an immature one."""
 
 TRADED_DAYS: Final = 120
 """Newest days that are traded unless told otherwise: a tick of two dozen positions takes a few hundredths of a second."""
@@ -44,7 +45,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Page to write.")] = Path("demo/report.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
     days_macro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1d bars; default: 1001, recorded: all.")] = None,
-    days_meso: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1h bars; default: 42, recorded: all.")] = None,
+    days_meso: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1h bars; default: 75, recorded: all.")] = None,
     days_micro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1m bars; default: 1, recorded: all.")] = None,
     days_traded: Annotated[int, typer.Option(min=0, help="Newest days that the paper account trades; 0: it does not.")] = TRADED_DAYS,
 ) -> None:
