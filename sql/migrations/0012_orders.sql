@@ -366,8 +366,9 @@ create table fills (
     check ((fee_amount is null) = (fee_asset is null))
 );
 create index fills_of_order on fills (client_order_id);
-create index fills_of_venue_order on fills (venue, account, venue_order_id);
-create index fills_newest on fills (account, symbol, venue_ts desc);
+create index fills_of_venue_order on fills (venue_order_id, account, venue);
+-- none begins with two columns of the key: without statistics the planner would take such a one for as good as the key itself
+create index fills_newest on fills (symbol, venue_ts desc);
 create index fills_of_day on fills (account, venue_ts);
 comment on table fills is 'Every execution, once, by the identity its venue gives it. Only an unknown fee and an unknown order may be filled in later.';
 comment on column fills.venue is 'Venue of the execution.';

@@ -15,12 +15,26 @@ from regime_pipeline.risk.purpose import Side
 _FILL: Final = sql.SQL(
     "select venue, account, market_type, symbol, fill_key, client_order_id, venue_order_id, venue_trade_id, side, qty, price, fee_amount,"
     " fee_asset, fee_quote, cumulative_qty, (extract(epoch from venue_ts) * 1000)::bigint as venue_ms, is_late, is_overfill, decision_mid"
-    " from fills where venue = %(venue)s and account = %(account)s"
+    " from fills as f where venue = %(venue)s and account = %(account)s"
 )
+# Each order and each key is looked up for itself (offset 0 forbids anything else), whatever the planner believes of the tables:
+# a process that starts on empty ones must not read them all when they are full.
 FILLS: Final = sql.SQL(
-    "{fill} and venue_order_id = any(%(orders)s) union {fill} and market_type in ('spot', 'linear')"
-    " and (symbol, fill_key) in (select * from unnest(%(symbols)s::text[], %(keys)s::text[]))"
+    "select found.* from unnest(%(orders)s::text[]) as w (id) cross join lateral"
+    " ({fill} and venue_order_id = w.id offset 0) as found union"
+    " select found.* from unnest(%(symbols)s::text[], %(keys)s::text[]) as w (symbol, key), (values ('spot'), ('linear')) as m (type)"
+    " cross join lateral ({fill} and market_type = m.type and symbol = w.symbol and fill_key = w.key offset 0) as found"
 ).format(fill=_FILL)
+LOCK_ORDERS: Final[LiteralString] = (
+    "select o.client_order_id, o.venue_order_id, o.symbol, i.side, coalesce(p.book_id || '-' || p.timeframe, o.strategy), i.qty,"
+    " o.state = any(%s), i.action_id, a.position_id, i.decision_mid, o.flags,"
+    " case when a.kind = 'entry' and a.trade_id is null then a.idempotency_key end from orders as o"
+    " join order_intents as i using (client_order_id) left join pm_actions as a on a.id = i.action_id"
+    " left join lowcap_positions as p on p.id = a.position_id where o.client_order_id = any(array(select found.client_order_id"
+    " from unnest(%s::text[], %s::text[]) as w (symbol, id) cross join lateral (select client_order_id from orders as t where t.venue = %s"
+    " and t.account = %s and t.symbol = w.symbol and t.venue_order_id = w.id offset 0) as found) || %s::text[])"
+    " order by o.client_order_id for update of o"
+)
 FILLS_BETWEEN: Final = sql.SQL(
     "{fill} and venue_ts > to_timestamp(%(after)s / 1000.0) and venue_ts <= to_timestamp(%(until)s / 1000.0)"
     " order by venue_ts, received_ts, fill_key"

@@ -16,6 +16,7 @@ from regime_pipeline.adapters.postgres.ledger_rows import (
     COMPLETE_FILLS,
     FILLS,
     FILLS_BETWEEN,
+    LOCK_ORDERS,
     POST,
     SUM_ACTIONS,
     TRADE,
@@ -60,16 +61,7 @@ class PostgresLedger:
     ) -> list[BookedOrder]:
         """Lock orders by (symbol, the venue's id) and by ours; each is listed once."""
         symbols, ids = _columns(venue_order_ids, 2)
-        rows = self.conn.execute(
-            "select o.client_order_id, o.venue_order_id, o.symbol, i.side, coalesce(p.book_id || '-' || p.timeframe, o.strategy), i.qty,"
-            " o.state = any(%s), i.action_id, a.position_id, i.decision_mid, o.flags,"
-            " case when a.kind = 'entry' and a.trade_id is null then a.idempotency_key end from orders as o"
-            " join order_intents as i using (client_order_id) left join pm_actions as a on a.id = i.action_id"
-            " left join lowcap_positions as p on p.id = a.position_id where o.client_order_id in (select client_order_id from orders"
-            " where venue = %s and account = %s and (symbol, venue_order_id) in (select * from unnest(%s::text[], %s::text[]))"
-            " union all select unnest(%s::text[])) order by o.client_order_id for update of o",
-            (_TERMINAL, venue, account, symbols, ids, list(client_order_ids)),
-        )
+        rows = self.conn.execute(LOCK_ORDERS, (_TERMINAL, symbols, ids, venue, account, list(client_order_ids)))
         return [
             BookedOrder(
                 client_id, venue_id, symbol, Side(side), strategy, qty, is_over, action_id, position_id, mid, frozenset(flags), opens
