@@ -7,7 +7,7 @@ import typer
 from regime_pipeline.cli.alerts import alerts_app
 from regime_pipeline.cli.arm import arm, disarm
 from regime_pipeline.cli.audit import audit
-from regime_pipeline.cli.book import equity, orders, positions
+from regime_pipeline.cli.book import digest, equity, orders, positions
 from regime_pipeline.cli.bootstrap import bootstrap
 from regime_pipeline.cli.collect import collect
 from regime_pipeline.cli.config import config_app
@@ -52,6 +52,7 @@ app.command()(decisions)
 app.command()(demo)
 app.command()(disarm)
 app.command()(doctor)
+app.command()(digest)
 app.command()(drivers)
 app.command()(equity)
 app.command()(executor)

@@ -1,4 +1,4 @@
-"""`regime positions`, `regime orders`, `regime equity`: the book in the terminal, and as JSON with exact decimals as text."""
+"""`regime positions`, `orders`, `equity`, `digest`: the book in the terminal, and as JSON with exact decimals as text."""
 
 import json
 from dataclasses import asdict
@@ -79,6 +79,24 @@ def equity(
     else:
         typer.echo("\n".join(tell_equity(found, settings.trading_account, settings.trading_quote)))
     raise typer.Exit(1 if found.pnl is not None and not found.pnl.agree else 0)
+
+
+def digest(
+    send: Annotated[bool, typer.Option("--send", help="To every channel of the alerts too, as the daily job does.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the digest of the last 24 hours: profit, positions, orders, refusals by code, incidents."""
+    from regime_pipeline.cli.session import open_stores, read_instant
+    from regime_pipeline.orchestration.digest import build_channels, digest_terms
+    from regime_pipeline.services.trading.send_digest import send_digest
+    from regime_pipeline.settings import load_settings
+
+    settings = load_settings()
+    channels = build_channels(settings) if send else []
+    message = send_digest(open_stores(settings), channels, digest_terms(settings), read_instant(None))
+    typer.echo(
+        json.dumps({"title": message.title, "body": message.body, **message.fields}) if as_json else f"{message.title}\n{message.body}"
+    )
 
 
 def position_document(held: "HeldPosition") -> dict[str, Any]:

@@ -183,5 +183,7 @@ def test_the_commands_print_the_book(held: TickDesk, monkeypatch: pytest.MonkeyP
     pnl = documents["equity"]["pnl"]
     assert pnl["equity"] == pnl["ledger"] == pnl["fills"]
     assert run(app, ["orders", "--live", "--json"]).stdout.replace("\n", "").replace(" ", "").endswith('"orders":[]}')
+    assert "positions: 1" in run(app, ["digest"]).stdout
+    assert json.loads(run(app, ["digest", "--json"]).stdout)["positions"] == 1
     held.execute("update ledger_balances set balance = balance + 1 where asset = 'AAVE' and ledger_account = 'WALLET'")
     assert run(app, ["equity"]).exit_code == 1
