@@ -30,6 +30,15 @@ _OPEN: Final = sql.SQL("{} and status = 'open' and (%(symbol)s::text is null or 
 )
 _SINCE: Final = sql.SQL("{} and symbol = %(symbol)s and created_ms >= %(since)s order by venue_order_id").format(_ORDER)
 
+_TRADE: Final = sql.SQL("select trade_id, venue_order_id, symbol, side, qty, price, fee_amount, fee_asset, maker, ts_ms from")
+_TRADES: Final = sql.SQL(
+    "{} paper.trades where account = %(account)s and symbol = %(symbol)s and ts_ms >= %(since)s order by trade_id"
+).format(_TRADE)
+# offset 0: the order's few trades are found by its id alone, whatever the planner believes of the other conditions
+_TRADES_OF_ORDER: Final = sql.SQL(
+    "{} (select * from paper.trades where venue_order_id = %(venue_id)s offset 0) as t"
+    " where account = %(account)s and symbol = %(symbol)s and ts_ms >= %(since)s order by trade_id"
+).format(_TRADE)
 _LOCKED: Final = sql.SQL(
     "(select coalesce(sum((o.qty - o.filled) * coalesce(o.lock_price, 1)), 0) from paper.orders as o where o.account = %(account)s"
     " and o.status = 'open' and not (o.reduce_only and %(is_linear)s) and case when o.lock_price is null"
@@ -233,11 +242,8 @@ class PaperStore:
 
     def load_trades(self, symbol: str, since_ms: int, venue_order_id: int | None) -> list[StoredTrade]:
         """Load trades of a symbol since an instant, oldest first; of one order where it is named."""
-        rows = self.conn.execute(
-            "select trade_id, venue_order_id, symbol, side, qty, price, fee_amount, fee_asset, maker, ts_ms from paper.trades"
-            " where account = %s and symbol = %s and ts_ms >= %s and (%s::bigint is null or venue_order_id = %s) order by trade_id",
-            (self.account, symbol, since_ms, venue_order_id, venue_order_id),
-        )
+        query = _TRADES if venue_order_id is None else _TRADES_OF_ORDER
+        rows = self.conn.execute(query, self._named({"symbol": symbol, "since": since_ms, "venue_id": venue_order_id}))
         return [StoredTrade(trade_id, order_id, name, Side(side), *rest) for trade_id, order_id, name, side, *rest in rows]
 
     def load_balances(self) -> dict[str, tuple[Decimal, Decimal]]:
