@@ -120,4 +120,4 @@ def _record(trading: Trading, progress: KillProgress, done: CancelRound, now_s: 
         evidence = {"asked": list(done.asked), "failure": done.failure, "seconds": round(now_s - progress.began_s)}
         with trading.stores.open() as work:
             work.safety.close_notes(account, error=done.failure or f"{len(done.asked)} orders are still open")
-            open_incident(work, PARTIAL, Severity.CRITICAL, account, evidence, "kill-partial")
+            open_incident(work, PARTIAL, Severity.CRITICAL, account, evidence, "kill_level")
