@@ -1,4 +1,4 @@
-"""A position and the stop that protects it: where the pair stands, where the stop lies, what is free to sell, and what to do next.
+"""A position and the stop that protects it: where the pair stands, where the stop lies, and what is free to sell.
 
 PLANNED -> ENTRY_WORKING -> PROTECTING <-> PROTECTED -> EXITING -> CLOSED, and FAULT from any of them. The state is worked out from facts
 each time it is asked for, so a restart forgets nothing; quantities are of one strategy in one symbol, in base and without sign.
@@ -13,9 +13,6 @@ from typing import Final
 from regime_pipeline.errors import InvalidTransitionError, OrderValidationError
 from regime_pipeline.portfolio.money import EXACT, QUOTIENT, ZERO, floor_to
 from regime_pipeline.risk.purpose import Purpose, Side
-
-MAX_STOP_TRIES: Final = 2
-"""A stop that the venue would not take so often is given up, and what it was for is closed at market."""
 
 
 class BracketState(StrEnum):
@@ -59,10 +56,8 @@ class BracketFacts:
         Whether an entry has not ended, an exit has not ended, and anything was ever bought.
     is_software : bool
         Whether the executor itself watches the price.
-    failed_tries : int
-        Stops that the venue refused since the last one rested.
-    unprotected_since_ms : int or None
-        Since when something is held without a stop that covers it.
+    is_faulty : bool
+        Whether the price is unknown, or the gate refused to sell: a person is told.
     """
 
     held: Decimal
@@ -73,17 +68,7 @@ class BracketFacts:
     has_live_exit: bool
     has_filled: bool
     is_software: bool
-    failed_tries: int = 0
-    unprotected_since_ms: int | None = None
-
-
-class Protection(StrEnum):
-    """What is to be done about the stop."""
-
-    NOTHING = "nothing"
-    PLACE = "place"
-    REMOVE = "remove"  # of another size or at another price: cancelled first, placed anew once that is confirmed
-    CLOSE = "close"  # at market, with an incident
+    is_faulty: bool = False
 
 
 def judge_bracket(facts: BracketFacts) -> BracketState:
@@ -92,7 +77,7 @@ def judge_bracket(facts: BracketFacts) -> BracketState:
         if facts.has_live_entry:
             return B.ENTRY_WORKING
         return B.CLOSED if facts.has_filled else B.PLANNED
-    if not facts.is_software and facts.failed_tries >= MAX_STOP_TRIES:
+    if facts.is_faulty:
         return B.FAULT
     if facts.has_live_exit:
         return B.EXITING
@@ -115,26 +100,6 @@ def check_bracket_step(old: BracketState, new: BracketState) -> None:
 def is_covered(facts: BracketFacts) -> bool:
     """Tell whether a stop of the right size rests at the right price."""
     return facts.is_software or (facts.stop_qty == facts.held and facts.stop_price == facts.wanted_stop)
-
-
-def plan_protection(facts: BracketFacts, now_ms: int, protect_ms: int) -> Protection:
-    """Decide what to do about the stop of a position.
-
-    Parameters
-    ----------
-    facts : BracketFacts
-        `held` on the step of the instrument.
-    now_ms, protect_ms : int
-        Now, and how long something may be held without its stop before a try counts as failed.
-    """
-    if facts.is_software or facts.held <= 0:
-        return Protection.REMOVE if facts.stop_qty > 0 and facts.held <= 0 else Protection.NOTHING
-    if is_covered(facts):
-        return Protection.NOTHING
-    late = facts.unprotected_since_ms is not None and now_ms - facts.unprotected_since_ms >= protect_ms * (MAX_STOP_TRIES + 1)
-    if facts.failed_tries >= MAX_STOP_TRIES or late:
-        return Protection.NOTHING if facts.has_live_exit else Protection.CLOSE
-    return Protection.REMOVE if facts.stop_qty > 0 else Protection.PLACE
 
 
 def compute_stop_price(

@@ -1,7 +1,7 @@
 """Protective stops: the executor compares mid and the last minute with each position's stop, and sells through the gate when it is hit.
 
-Where the venue keeps reduce-only triggers for a margin account, the stop rests there instead and follows the filled quantity. A stop is
-an order outside a tick: it is named after the bar its position was entered on, and lives for a minute.
+A stop is an order outside a tick: it is named after the bar its position was entered on, and lives for a minute. On margin with real
+money a stop must rest at the venue, which this product does not do: `demand_safe_stops` keeps such an account without entries.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Final
 
-from regime_pipeline.errors import CallerError
+from regime_pipeline.errors import CallerError, ReconciliationError
 from regime_pipeline.execution.bounds import OUTSIDE_TICK_MS
-from regime_pipeline.execution.bracket import compute_stop_price, free_to_sell, is_stop_hit
+from regime_pipeline.execution.bracket import BracketFacts, BracketState, compute_stop_price, free_to_sell, is_stop_hit, judge_bracket
 from regime_pipeline.execution.keys import LogicalKey
 from regime_pipeline.execution.order_states import Guard, OrderState
 from regime_pipeline.execution.rounding import plan_qty, round_price, round_stop
@@ -35,6 +35,7 @@ from regime_pipeline.ports import (
     TimeInForce,
     Work,
 )
+from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.gate import run_gate
 from regime_pipeline.risk.gate_view import OrderRequest
 from regime_pipeline.risk.instrument import InstrumentRules
@@ -65,23 +66,39 @@ class Guarded:
 
 @dataclass(slots=True)
 class StopSummary:
-    """What a look at the stops came to: positions looked at, client order ids raised, and symbols whose price is unknown."""
+    """What a look at the stops came to.
+
+    Parameters
+    ----------
+    looked, raised, blind, refused : int, list, list, dict
+        Positions looked at, client order ids raised, symbols whose price is unknown, and codes by symbol where the gate refused.
+    states : dict of int to BracketState
+        Where each position and its stop stand, by number of the position.
+    """
 
     looked: int = 0
     raised: list[str] = field(default_factory=list)
     blind: list[str] = field(default_factory=list)
     refused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    states: dict[int, BracketState] = field(default_factory=dict)
 
 
 def guard_stops(trading: Trading) -> StopSummary:
-    """Look at every position that is held and raise an exit where its stop is hit; meant for each five seconds."""
+    """Look at every position that is held and raise an exit where its stop is hit; meant for each five seconds.
+
+    With trading switched off nothing is raised, as nothing would be sent.
+    """
     summary = StopSummary()
+    if not trading.terms.trading_enabled:
+        return summary
     with trading.stores.open() as work:
         guarded = load_guarded(work, trading)
         lows = _load_lows(work, trading, guarded)
+        live = work.orders.load_live(trading.terms.account) if guarded else []
     quotes = {symbol: trading.broker.fetch_quote(symbol) for symbol in sorted({each.symbol for each in guarded})}
     summary.looked = len(guarded)
     for each in guarded:
+        n_raised = len(summary.raised)
         read = quotes[each.symbol]
         quote = None if isinstance(read, Failed) else read.value
         low = lows.get(each.position.position_id)
@@ -89,7 +106,40 @@ def guard_stops(trading: Trading) -> StopSummary:
             _report_blind(trading, each, summary)
         elif is_stop_hit(each.price, mid=None if quote is None else quote.mid, bar_extreme=low):
             _raise_stop(trading, each, quote, low, summary)
+        summary.states[each.position.position_id] = _judge_state(each, live, summary, has_raised=len(summary.raised) > n_raised)
     return summary
+
+
+def demand_safe_stops(trading: Trading) -> None:
+    """Refuse margin with real money: a stop that ends with this process is not enough there.
+
+    Raises
+    ------
+    ReconciliationError
+        Then entries stay off; exits and software stops go on.
+    """
+    if trading.terms.mode is Mode.LIVE and trading.broker.traits.market_type != "spot":
+        kind = trading.broker.traits.market_type
+        msg = f"{trading.terms.account} trades {kind} contracts with real money, where stops must rest at the venue"
+        raise ReconciliationError(f"{msg}; this executor keeps them itself, so entries stay off. Trade spot, or in the sandbox")
+
+
+def _judge_state(each: Guarded, live: Sequence[OrderRow], summary: StopSummary, *, has_raised: bool) -> BracketState:
+    """Where a position and its stop stand, by the orders as they were before this look."""
+    mine = [order for order in live if (order.intent.key.strategy, order.symbol) == (each.strategy, each.symbol)]
+    purposes = {order.purpose for order in mine}
+    facts = BracketFacts(
+        held=each.held,
+        stop_qty=ZERO,
+        stop_price=None,
+        wanted_stop=each.price,
+        has_live_entry=Purpose.ENTRY in purposes,
+        has_live_exit=has_raised or bool(purposes & {Purpose.EXIT, Purpose.STOP}),
+        has_filled=True,
+        is_software=True,
+        is_faulty=each.symbol in summary.blind or each.symbol in summary.refused,
+    )
+    return judge_bracket(facts)
 
 
 def load_guarded(work: Work, trading: Trading) -> list[Guarded]:

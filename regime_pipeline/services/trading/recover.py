@@ -25,7 +25,7 @@ from regime_pipeline.risk.kill_switch import Level, Scope, Trigger, worst_level
 from regime_pipeline.services.trading.act_on_turn import act_on_turn, measure_offset
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.execute_pending import execute_pending
-from regime_pipeline.services.trading.guard_stops import guard_stops, load_guarded
+from regime_pipeline.services.trading.guard_stops import demand_safe_stops, guard_stops, load_guarded
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import adopt_latch, lift_level, load_levels, raise_level
 from regime_pipeline.services.trading.read_markets import read_markets
@@ -216,6 +216,8 @@ def _check_stops(trading: Trading, done: Recovery) -> None:
     """10: every position is under its stop."""
     summary = guard_stops(trading)
     done.notes["stops"] = {"looked": summary.looked, "raised": len(summary.raised), "blind": summary.blind}
+    done.notes["brackets"] = {str(number): state.value for number, state in summary.states.items()}
+    demand_safe_stops(trading)
 
 
 def _compare_positions(trading: Trading, done: Recovery) -> None:

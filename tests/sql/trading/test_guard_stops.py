@@ -1,17 +1,21 @@
 """Software stops: hit by the mid or the last minute, sold through the gate, never more than is held."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
 
+from regime_pipeline.errors import ReconciliationError
+from regime_pipeline.execution.bracket import BracketState
 from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.ports import BarRows, BarTable, Listing, OrderType
+from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.kill_switch import Level, Scope, Switch
 from regime_pipeline.risk.purpose import Leg
-from regime_pipeline.services.trading.guard_stops import StopSummary, guard_stops, load_guarded
+from regime_pipeline.services.trading.guard_stops import StopSummary, demand_safe_stops, guard_stops, load_guarded
 from regime_pipeline.services.trading.open_account import open_account
 from tests.booked import Books
 from tests.builders import T0, bars
@@ -244,6 +248,33 @@ def test_a_process_stop_refuses_it_and_a_person_is_told(desk: StopDesk) -> None:
     desk.latch.switches = (Switch(Scope(ACCOUNT), Level.PROCESS_STOP, "journal_broken", "executor", "chain", desk.now_ms // 1000),)
     assert desk.look("97").refused == {SYMBOL: ("KILLED",)}
     assert desk.incidents() == ["STOP_REFUSED"]
+
+
+def test_the_state_of_each_position_is_told(desk: StopDesk) -> None:
+    desk.enter()
+    assert list(desk.look("99").states.values()) == [BracketState.PROTECTED]
+    assert list(desk.look(None).states.values()) == [BracketState.FAULT]
+    assert list(desk.look("97").states.values()) == [BracketState.EXITING]
+
+
+def test_nothing_is_raised_while_trading_is_off(desk: StopDesk) -> None:
+    desk.enter()
+    desk.fake.mid = D(90)
+    off = replace(desk.trading, terms=replace(desk.trading.terms, trading_enabled=False))
+    assert guard_stops(off).looked == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "market", "is_refused"), [(Mode.LIVE, "linear", True), (Mode.LIVE, "spot", False), (Mode.PAPER, "linear", False)]
+)
+def test_margin_with_real_money_needs_stops_at_the_venue(desk: StopDesk, mode: Mode, market: str, is_refused: bool) -> None:
+    desk.fake.traits = replace(desk.fake.traits, mode=mode, market_type=market)
+    trading = replace(desk.trading, terms=replace(desk.trading.terms, mode=mode))
+    if not is_refused:
+        demand_safe_stops(trading)
+        return
+    with pytest.raises(ReconciliationError, match="must rest at the venue"):
+        demand_safe_stops(trading)
 
 
 def test_a_tick_that_writes_is_not_disturbed(desk: StopDesk) -> None:

@@ -13,19 +13,17 @@ from regime_pipeline.execution.bracket import (
     BRACKET_EDGES,
     BracketFacts,
     BracketState,
-    Protection,
     check_bracket_step,
     compute_stop_price,
     free_to_sell,
     is_stop_hit,
     judge_bracket,
-    plan_protection,
 )
 from regime_pipeline.risk.purpose import Purpose, Side
 
 B = BracketState
 D = Decimal
-HELD = BracketFacts(D(2), D(0), None, D(97), False, False, True, is_software=False, unprotected_since_ms=0)
+HELD = BracketFacts(D(2), D(0), None, D(97), False, False, True, is_software=False)
 COVERED = replace(HELD, stop_qty=D(2), stop_price=D(97))
 
 
@@ -41,7 +39,7 @@ COVERED = replace(HELD, stop_qty=D(2), stop_price=D(97))
         (replace(HELD, is_software=True), B.PROTECTED),
         (replace(COVERED, has_live_exit=True), B.EXITING),
         (replace(HELD, held=D(0)), B.CLOSED),
-        (replace(HELD, failed_tries=2), B.FAULT),
+        (replace(COVERED, is_faulty=True), B.FAULT),
     ],
 )
 def test_state_follows_from_what_is_held_and_what_rests(facts: BracketFacts, state: BracketState) -> None:
@@ -56,26 +54,6 @@ def test_every_pair_of_states_is_allowed_or_refused_by_name() -> None:
             with pytest.raises(InvalidTransitionError, match=f"{old} -> {new}"):
                 check_bracket_step(old, new)
     assert all(old is B.FAULT or B.FAULT in BRACKET_EDGES[old] for old in B)
-
-
-@pytest.mark.parametrize(
-    ("facts", "now_ms", "done"),
-    [
-        (COVERED, 0, Protection.NOTHING),
-        (replace(HELD, is_software=True), 60_000, Protection.NOTHING),
-        (HELD, 0, Protection.PLACE),
-        (replace(HELD, stop_qty=D(1), stop_price=D(97)), 0, Protection.REMOVE),  # resized: off first, then on
-        (replace(HELD, failed_tries=1), 5_000, Protection.PLACE),
-        (replace(HELD, failed_tries=2), 5_000, Protection.CLOSE),
-        (replace(HELD, failed_tries=2, has_live_exit=True), 5_000, Protection.NOTHING),  # it is being closed already
-        (HELD, 14_999, Protection.PLACE),
-        (HELD, 15_000, Protection.CLOSE),  # three times protect_s: nobody answers at all
-        (replace(COVERED, held=D(0)), 0, Protection.REMOVE),  # a stop without a position would open one
-        (replace(HELD, held=D(0)), 0, Protection.NOTHING),
-    ],
-)
-def test_a_fill_is_put_under_its_stop_or_closed(facts: BracketFacts, now_ms: int, done: Protection) -> None:
-    assert plan_protection(facts, now_ms, 5_000) is done
 
 
 def test_stop_without_a_plan_lies_three_percent_from_the_average_entry() -> None:
