@@ -95,8 +95,9 @@ _TOKENS: Final = sql.SQL(
     "select distinct token_contract as contract, token_chain as chain from lowcap_positions"
     " where token_contract = any(%(contracts)s) and token_chain <> 'regime'"
 )
+# ordered, so that the index of the key tells that a token is no major: the planner would read the whole table for it
 _MAJORS: Final = sql.SQL(
-    "select name as contract, (select chain from majors_price_data_ohlc where token_contract = name limit 1) as chain"
+    "select name as contract, (select chain from majors_price_data_ohlc where token_contract = name order by chain limit 1) as chain"
     " from unnest(%(contracts)s::text[]) as given (name)"
 )
 CLOSES: Final = sql.SQL(

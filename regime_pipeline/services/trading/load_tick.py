@@ -52,12 +52,15 @@ class TickSnapshot:
         By symbol.
     marks : mapping of str to Decimal
         Newest close by symbol, of what is planned for and of what is held.
+    holdings : tuple of HoldingRow
+        Of the account, by strategy.
     """
 
     inputs: TickInputs
     rows: Mapping[int, PositionRow]
     rules: Mapping[str, InstrumentRules]
     marks: Mapping[str, Decimal]
+    holdings: tuple[HoldingRow, ...] = ()
 
     @property
     def clusters(self) -> dict[str, str]:
@@ -75,7 +78,16 @@ def spell_symbol(contract: str, quote: str, market_type: str) -> str:
     return f"{contract}/{quote}" if market_type == "spot" else f"{contract}/{quote}:{quote}"
 
 
-def load_tick(work: Work, trading: Trading, market: TickMarket, timeframe: Timeframe, bar_close_s: int, terms: TickTerms) -> TickSnapshot:
+def load_tick(
+    work: Work,
+    trading: Trading,
+    market: TickMarket,
+    timeframe: Timeframe,
+    bar_close_s: int,
+    terms: TickTerms,
+    *,
+    is_reconciled: bool = False,
+) -> TickSnapshot:
     """Gather everything for the tick of a strategy on a closed bar.
 
     Parameters
@@ -84,6 +96,8 @@ def load_tick(work: Work, trading: Trading, market: TickMarket, timeframe: Timef
         A transaction that sees one instant (`freeze`), so that no two inputs contradict each other.
     bar_close_s : int
         Close of the decided bar, epoch seconds.
+    is_reconciled : bool
+        Whether the caller knows that nothing has happened since a clean reconciliation, as a replay does; else its age is read and judged.
     """
     account, book_id, traits = trading.terms.account, trading.terms.book_id, trading.broker.traits
     strategy, bar_ts_s = strategy_of(book_id, timeframe), bar_close_s - timeframe.seconds
@@ -127,10 +141,10 @@ def load_tick(work: Work, trading: Trading, market: TickMarket, timeframe: Timef
         timeframes=terms.timeframes,
         min_validity=terms.min_validity,
         regime_strength=terms.regime_strength,
-        entries_off=(*_judge_recon(work, account, trading.clock.now_s()), *_judge_equity(unpriced)),
+        entries_off=(*([] if is_reconciled else _judge_recon(work, account, trading.clock.now_s())), *_judge_equity(unpriced)),
         opposed=_find_opposed(live),
     )
-    return TickSnapshot(inputs, {row.position_id: row for row in rows}, rules, marks)
+    return TickSnapshot(inputs, {row.position_id: row for row in rows}, rules, marks, tuple(holdings))
 
 
 def _held_by(holdings: Iterable[HoldingRow], strategy: str) -> dict[str, Decimal]:

@@ -5,27 +5,33 @@ has met its bar by then. A minute and a half later the time to live of what rest
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 from regime_pipeline.errors import BadInputError, KillSwitchActiveError
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.market.universe import Universe
 from regime_pipeline.portfolio.decide import decide
+from regime_pipeline.portfolio.money import ZERO
+from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.ports import Work
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.kill_switch import Scope
+from regime_pipeline.risk.protections import KILL_WINDOW_S, PEAK_WINDOW_S
 from regime_pipeline.services.trading.context import Trading
+from regime_pipeline.services.trading.gate_orders import VenueSide
 from regime_pipeline.services.trading.guard_stops import guard_stops
+from regime_pipeline.services.trading.judge_protections import judge_protections
 from regime_pipeline.services.trading.kill_levels import Release, clear_latch, release
-from regime_pipeline.services.trading.load_tick import TickTerms, load_tick
-from regime_pipeline.services.trading.mark_equity import mark_equity
+from regime_pipeline.services.trading.load_tick import TickSnapshot, TickTerms, load_tick
 from regime_pipeline.services.trading.open_account import open_account
 from regime_pipeline.services.trading.reconcile import reconcile_full
 from regime_pipeline.services.trading.replay_market import ReplayMarket
-from regime_pipeline.services.trading.run_pm_tick import Tick, execute_and_act
+from regime_pipeline.services.trading.run_pm_tick import Tick, execute_and_act, fill_unused
 
 DECIDE_AFTER_S: Final = 10
 SWEEP_AFTER_S: Final = 105
@@ -33,6 +39,8 @@ SWEEP_AFTER_S: Final = 105
 CHUNK_BARS: Final = 500
 DAY_S: Final = 86_400
 ACTOR: Final = "replay"
+NEAR: Final = Decimal("0.9")
+"""Share of a limit from which its protection is judged on every bar."""
 Progress = Callable[[int, int], None]
 """Called with the bars done and the bars there are."""
 
@@ -117,7 +125,11 @@ def replay_trading(
 
 @dataclass(slots=True)
 class Replay:
-    """A replay under way."""
+    """A replay under way.
+
+    Quiet bars, on which nothing is ordered, are most of all. They need no gate; and while no order is live, nothing is booked and the last
+    comparison with the broker stands, since nobody else is there who could change either book.
+    """
 
     trading: Trading
     universe: Universe
@@ -126,6 +138,10 @@ class Replay:
     terms: TickTerms
     releases: bool
     summary: ReplaySummary = field(default_factory=ReplaySummary)
+    is_busy: bool = True
+    is_clean: bool = False
+    is_holding: bool = True
+    equity: deque[tuple[int, Decimal]] = field(default_factory=deque)
 
     def run(self, start_s: int, end_s: int, progress: Progress | None) -> ReplaySummary:
         """Tick every bar that closes in [start, end)."""
@@ -159,29 +175,63 @@ class Replay:
 
     def step(self, close_s: int, market: ReplayMarket) -> None:
         """Live through one bar close."""
-        trading = self.trading
         self.clock.go_to(close_s + DECIDE_AFTER_S)
-        self._execute()
-        self._guard()
-        reconcile_full(trading)
-        self._release(close_s)
-        self._mark(close_s)
-        with trading.stores.open() as work:
-            if work.journal.find_decision(trading.terms.account, self.strategy, close_s) is not None:
-                self.summary.skipped += 1
-                return
-        with trading.stores.open() as work:
-            work.freeze()
-            market.work = work
-            snapshot = load_tick(work, trading, market, self.timeframe, close_s, self.terms)
-        tick = Tick(trading, self.universe, snapshot, decide(snapshot.inputs), market.tariffs(), lease=None)
-        _, counts = tick.commit()
+        if self.is_busy:
+            self._execute()
+        if self.is_holding:
+            self._guard()
+        if close_s % DAY_S < self.timeframe.seconds:
+            self._release()
+        was_clean = self.is_clean
+        if not was_clean:
+            self.is_clean = reconcile_full(self.trading).is_clean
+        counts = self._tick_quietly(close_s, market)
+        if counts is None:
+            if was_clean:  # the gate wants a young pass, and what it says is part of what is decided
+                self.is_clean = reconcile_full(self.trading).is_clean
+            counts = self._tick(close_s, market)
+        self._count(counts)
+        if self.is_busy:
+            self._execute()
+        if self.is_busy:
+            self.clock.go_to(close_s + SWEEP_AFTER_S)
+            self._execute()
+
+    def _tick_quietly(self, close_s: int, market: ReplayMarket) -> dict[str, int] | None:
+        """Decide a bar and write it in one transaction; None, and nothing is written, when something is to be ordered."""
+        with self.trading.stores.open() as work:
+            snapshot = self._load(work, close_s, market, is_reconciled=self.is_clean)
+            tick = Tick(self.trading, self.universe, snapshot, decide(snapshot.inputs), market.tariffs(), lease=None)
+            if tick.is_acting:
+                return None
+            marked = self._mark(work, snapshot)
+            if marked is not None and self._may_trip(close_s, marked):
+                judge_protections(work, self.trading, self.trading.clock.now_s(), drivers=fill_unused({}, ()))
+            return tick.write(work, VenueSide(), None)[1]
+
+    def _tick(self, close_s: int, market: ReplayMarket) -> dict[str, int]:
+        """Decide a bar as live: asks the venue, passes the gate."""
+        with self.trading.stores.open() as work:
+            snapshot = self._load(work, close_s, market, is_reconciled=False)
+            marked = self._mark(work, snapshot)
+        if marked is not None:
+            self._may_trip(close_s, marked)
+        return Tick(self.trading, self.universe, snapshot, decide(snapshot.inputs), market.tariffs(), lease=None).commit()[1]
+
+    def _load(self, work: Work, close_s: int, market: ReplayMarket, *, is_reconciled: bool) -> TickSnapshot:
+        market.work = work
+        snapshot = load_tick(work, self.trading, market, self.timeframe, close_s, self.terms, is_reconciled=is_reconciled)
+        self.is_holding = any(line.position.quantity for line in snapshot.inputs.lines)
+        return snapshot
+
+    def _count(self, counts: dict[str, int]) -> None:
+        if not counts:
+            self.summary.skipped += 1
+            return
         self.summary.bars += 1
         self.summary.orders += counts["orders"]
         self.summary.refused += counts["refused"]
-        self._execute()
-        self.clock.go_to(close_s + SWEEP_AFTER_S)
-        self._execute()
+        self.is_busy = self.is_busy or counts["orders"] > 0
 
     @property
     def strategy(self) -> str:
@@ -189,33 +239,58 @@ class Replay:
         return f"{self.trading.terms.book_id}-{self.timeframe.value}"
 
     def _execute(self) -> None:
-        """Take a turn of the executor, if there is anything to do."""
+        """Take a turn of the executor."""
+        execute_and_act(self.trading)
+        self.is_clean = False
         with self.trading.stores.open() as work:
-            is_idle = not work.orders.load_live(self.trading.terms.account)
-        if not is_idle:
-            execute_and_act(self.trading)
+            self.is_busy = bool(work.orders.load_live(self.trading.terms.account))
 
     def _guard(self) -> None:
+        """Look at the stops of what is held."""
         raised = guard_stops(self.trading).raised
         self.summary.stops += len(raised)
         if raised:
             self._execute()
 
-    def _mark(self, close_s: int) -> None:
-        with self.trading.stores.open() as work:
-            try:
-                with work.savepoint():
-                    mark_equity(work, self.trading.terms.account, close_s, self.trading.broker.traits.quote)
-            except BadInputError:
-                return  # something held has no price yet: equity is unknown, and entries are off by themselves
+    def _mark(self, work: Work, snapshot: TickSnapshot) -> Decimal | None:
+        """Keep the marked equity of the bar's close; None where something held has no price, and then entries are off by themselves."""
+        inputs, quote = snapshot.inputs, self.trading.broker.traits.quote
+        if any(code is ReasonCode.EQUITY_UNKNOWN for code, _ in inputs.entries_off):
+            return None
+        held: dict[str, Decimal] = {}
+        for row in snapshot.holdings:
+            symbol = row.asset if row.is_contract or row.asset == quote else f"{row.asset}/{quote}"
+            held[symbol] = held.get(symbol, ZERO) + row.qty
+        cash, equity = held.pop(quote, ZERO), inputs.book.equity_usd
+        holdings = {symbol: (qty, snapshot.marks[symbol]) for symbol, qty in held.items() if qty}
+        work.ledger.add_equity_point(inputs.account, 1000 * inputs.bar_close_s, equity, cash, holdings)
+        return equity
 
-    def _release(self, close_s: int) -> None:
+    def _may_trip(self, close_s: int, equity: Decimal) -> bool:
+        """Tell whether equity has fallen so far that a protection could stop more than entries, and must be judged on this very bar."""
+        points = self.equity
+        points.append((close_s, equity))
+        while points[0][0] < close_s - KILL_WINDOW_S:
+            points.popleft()
+        limits, day_s = self.trading.limits, close_s - close_s % DAY_S
+        week = [each for at_s, each in points if at_s >= close_s - PEAK_WINDOW_S]
+        today = next((each for at_s, each in points if at_s >= day_s), equity)
+        fell = (
+            (max(each for _, each in points), limits.drawdown_kill_frac),
+            (week[0], limits.weekly_loss_frac),
+            (today, limits.daily_loss_hard_frac),
+        )
+        return any(equity <= before * (1 - NEAR * limit) for before, limit in fell)
+
+    def _release(self) -> None:
         """Take back what a person would have looked at by the next day."""
-        if not self.releases or close_s % DAY_S >= self.timeframe.seconds:
+        if not self.releases:
             return
         account = self.trading.terms.account
         with self.trading.stores.open() as work:
             asked = [each.scope for each in (*self.trading.latch.read(), *work.safety.load_switches(account)) if each.is_latched]
+        if asked:
+            reconcile_full(self.trading)  # nobody takes a level back without a clean pass
         for scope in dict.fromkeys(asked):
             self._release_scope(scope)
 

@@ -230,28 +230,35 @@ class Tick:
             When the lease is not ours any more.
         """
         trading, inputs = self.trading, self.snapshot.inputs
-        texts = describe_tick(inputs, self.decision)
         venue, state = self._ask_venue()
         with open_account_work(trading, inputs.account) as work:
-            if not work.journal.write_decision(self._decision_row(texts)):
-                found = work.journal.find_decision(inputs.account, inputs.strategy, inputs.bar_close_s)
-                return found or texts.decision_id, {}
-            results = self._place(work, texts.decision_id, venue, state)
-            work.journal.write_lines(texts.decision_id, self._line_rows(texts, results))
-            self._save_progress(work, self._close_trades(work))
+            decision_id, counts = self.write(work, venue, state)
             # last, so that its row is locked for a moment only: whoever else wants the lease must hear at once that it is held
             if self.lease is not None and not work.orders.renew_lease(self.lease):
                 raise LeaseLostError(f"tick of {inputs.strategy} at {inputs.bar_close_s}: the lease was taken over; nothing is written")
         trading.at("after_intent")
+        return decision_id, counts
+
+    def write(self, work: Work, venue: VenueSide, state: VenueState | None) -> tuple[UUID, dict[str, int]]:
+        """Write everything in a transaction that has the account for itself; returns as `commit` does."""
+        inputs = self.snapshot.inputs
+        texts = describe_tick(inputs, self.decision)
+        if not work.journal.write_decision(self._decision_row(texts)):
+            found = work.journal.find_decision(inputs.account, inputs.strategy, inputs.bar_close_s)
+            return found or texts.decision_id, {}
+        results = self._place(work, texts.decision_id, venue, state)
+        work.journal.write_lines(texts.decision_id, self._line_rows(texts, results))
+        self._save_progress(work, self._close_trades(work))
         return texts.decision_id, self._count(results)
 
     @property
-    def _is_acting(self) -> bool:
+    def is_acting(self) -> bool:
+        """Whether a position is to be traded, or would be if it were large enough."""
         return any(line.plan.outcome is not Outcome.HOLD for line in self.decision.lines)
 
     def _ask_venue(self) -> tuple[VenueSide, VenueState | None]:
         """Ask what the gate must know of the venue, outside every transaction that locks; nothing when nothing is to be ordered."""
-        if not self._is_acting:
+        if not self.is_acting:
             return VenueSide(), None
         with self.trading.stores.open() as work:
             state = probe_venue(self.trading, work)
@@ -260,7 +267,7 @@ class Tick:
     def _place(self, work: Work, decision_id: UUID, venue: VenueSide, state: VenueState | None) -> dict[str, LineResult]:
         trading, snapshot = self.trading, self.snapshot
         inputs, now_ms = snapshot.inputs, trading.clock.now_ms()
-        if not self._is_acting:
+        if not self.is_acting:
             return {line.symbol: LineResult(line.plan.outcome, line.plan.codes) for line in self.decision.lines}
         with suppress(BadInputError), work.savepoint():  # without a price of what is held the protections themselves stop entries
             mark_equity(work, inputs.account, inputs.bar_close_s, trading.broker.traits.quote)
