@@ -222,6 +222,20 @@ def test_a_fill_that_we_lack_is_booked(desk: Desk) -> None:
     assert found(reconcile_orders(desk.trading), "fill") == []  # once
 
 
+def test_a_fill_that_cannot_be_booked_is_told_and_hides_no_other(desk: Desk) -> None:
+    client_order_id = desk.intend()
+    other = desk.intend(symbol="ETH/USDT")
+    desk.execute()
+    desk.fake.trades.append(replace(desk.fake.fill(client_order_id, "0.4"), venue_trade_id=""))
+    desk.fake.fill(other, "0.5")
+    first = reconcile_orders(desk.trading)
+    assert [(each.scope, each.action) for each in found(first, "fill")] == [(SYMBOL, "entries off"), ("ETH/USDT", "booked")]
+    assert desk.incidents() == []
+    assert found(reconcile_orders(desk.trading), "fill")[0].repeats == 2
+    assert desk.incidents() == ["FILL_MISSING"]
+    assert levels(desk) == {("recon_order", ON_SYMBOL, Level.ENTRIES_OFF)}
+
+
 def test_an_order_missing_from_two_listings_and_by_id_becomes_unknown(desk: Desk) -> None:
     client_order_id = desk.intend()
     desk.execute()
