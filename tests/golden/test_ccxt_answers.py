@@ -77,13 +77,13 @@ def live_broker(venue: str) -> CcxtBroker:
     return broker
 
 
-def create_at(venue: str, url: str, qty: str = "0.3", *, is_known: bool = False) -> tuple[Asked, RawAnswer]:
+def create_at(venue: str, url: str, qty: str = "0.3", *, is_known: bool = False, timeout_s: float = 4.0) -> tuple[Asked, RawAnswer]:
     """Create one order at a loopback address; gives what ccxt made of it, and what the broker hands on."""
     broker = live_broker(venue)
     lane, dialect = broker._lanes.create, broker._dialect
     inner = lane.session.adapters["http://"]
     lane.session.adapters["https://"] = Detour(inner, url)
-    lane.session.timeout_s = 0.5
+    lane.session.timeout_s = timeout_s
     lane.exchange.options["hasAlreadyAuthenticatedSuccessfully"] = is_known
     symbol = "BTC/USDT" if venue == "binance" else "BTC/USDT:USDT"
     spec = OrderSpec(CLIENT_ID, symbol, Side.BUY, OrderType.LIMIT, Decimal(qty), Decimal(40_000))
@@ -114,7 +114,7 @@ def replay(venue: str, row: dict[str, Any]) -> tuple[Asked, RawAnswer, int]:
         case _, status:
             reply = Reply(body, status, {"Content-Type": "application/json", "Connection": "close"})
     with serve(reply) as peer:
-        asked, answer = create_at(venue, peer.url)
+        asked, answer = create_at(venue, peer.url, timeout_s=0.3 if row["transport"] == "timed_out" else 4.0)
         return asked, answer, len(peer.asked)
 
 

@@ -126,6 +126,9 @@ class CapturingSession(BoundedSession):
             return f"its host was {split.scheme}://{split.hostname}, allowed are {' or '.join(sorted(self.schemes))} to {allowed}"
         if self._check is None:
             return None
+        retries = getattr(self.get_adapter(request.url or ""), "max_retries", None)
+        if retries is not None and retries.total != 0:  # start-up refuses it; set later, it would repeat the request below this session
+            return f"its adapter would send it again, up to {retries.total} times"
         return "another one had left already" if now.n_sent else self._check(request)
 
 
