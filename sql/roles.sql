@@ -87,7 +87,12 @@ decisions, decision_lines, order_intents, orders, outbox, pm_actions, tick_runs,
 to regime_pm;
 grant insert, update on position_episodes, token_timeframe_blocks, leases, instrument_rules to regime_pm;
 grant update (repeats, severity) on incidents to regime_pm;
-grant update (status) on lowcap_positions to regime_pm;
+-- It closes trades; what is held is for fills alone to change.
+grant insert on trade_summaries to regime_pm;
+grant update (
+    status, current_trade_id, total_allocation_usd, total_extracted_usd, total_tokens_bought, total_tokens_sold, avg_entry_price,
+    avg_exit_price, current_usd_value, realised_pnl_usd, unrealised_pnl_usd, total_pnl_usd, first_entry_timestamp, closed_at
+) on lowcap_positions to regime_pm;
 
 -- The executor: steps, fills, ledger, reconciliation. Sums of the ledger are kept by its trigger alone.
 grant insert on

@@ -285,7 +285,7 @@ class LedgerStore(Protocol):
         ...
 
     def close_position(self, totals: PositionTotals, closed_ms: int) -> None:
-        """Write a position whose trade has just been closed."""
+        """Write a position whose trade has just been closed; what is held stays as it is, which is for fills alone to change."""
         ...
 
     def load_closes(self, contracts: Collection[str], at_ms: int) -> dict[str, float]:

@@ -218,11 +218,17 @@ class PostgresLedger:
         return done.rowcount == 1
 
     def close_position(self, totals: PositionTotals, closed_ms: int) -> None:
-        """Write a position whose trade has just been closed."""
-        self.save_positions([totals])
+        """Write a position whose trade has just been closed; what is held stays as it is, which is for fills alone to change."""
         self.conn.execute(
-            "update lowcap_positions set closed_at = to_timestamp(%s / 1000.0) where id = %s", (closed_ms, totals.position_id)
-        )
+            "update lowcap_positions set status = %s, current_trade_id = null, total_allocation_usd = 0, total_extracted_usd = 0,"
+            " total_tokens_bought = 0, total_tokens_sold = 0, avg_entry_price = null, avg_exit_price = null,"
+            " current_usd_value = round(%s, 18), realised_pnl_usd = round(%s, 18), unrealised_pnl_usd = round(%s, 18),"
+            " total_pnl_usd = round(%s, 18), first_entry_timestamp = null, closed_at = to_timestamp(%s / 1000.0) where id = %s",
+            (
+                totals.status, totals.current_usd, totals.realised_usd, totals.unrealised_usd, totals.total_usd, closed_ms,
+                totals.position_id,
+            ),
+        )  # fmt: skip
 
     def load_closes(self, contracts: Collection[str], at_ms: int) -> dict[str, float]:
         """Load the newest close of tokens and majors whose bar had ended at an instant, of whatever bar length ended last."""

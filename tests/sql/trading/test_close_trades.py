@@ -168,3 +168,13 @@ def test_a_late_fill_of_a_closed_trade_is_held_and_reported(books: Books) -> Non
     assert books.execute("select count(*) from trade_summaries") == [(1,)]
     books.book(books.fill(late, "8", "0.5", "90"))
     assert books.row()["total_quantity"] == 0
+
+
+def test_the_tick_may_close_a_trade_with_its_own_role(books: Books) -> None:
+    trade(books, sold="9.99")
+    each = candidate(books)
+    with books.stores.open() as work:
+        work.conn.execute("set local role regime_pm")
+        assert len(close_trades(work, ACCOUNT, STRATEGY, Timeframe.H1, [each], T0 * 1000 + 5 * HOUR_MS)) == 1
+    row = books.row()
+    assert (row["status"], row["total_quantity"], row["current_trade_id"]) == ("watchlist", D("0.01"), None)
