@@ -536,3 +536,16 @@ def test_many_random_trades_add_up_from_their_fills_alone(books: Books) -> None:
         assert (row["total_allocation_usd"], row["total_extracted_usd"], row["total_quantity"]) == told[0]
         assert row["total_quantity"] == books.wallet(contract) == row["total_tokens_bought"] - row["total_tokens_sold"]
     check_balance(books)
+
+
+def test_the_executor_books_with_its_own_role(books: Books) -> None:
+    order = books.order("entry", "1")
+    reports = [*w4_reports(books, order).values(), books.fill(order, "t4", "0.1", "100")]
+    with books.stores.open() as work:
+        work.conn.execute("set local role regime_exec")
+        summary = book_fills(work, books.traits, reports, NOW_MS)
+        assert (summary.booked, summary.overfilled) == (4, 1)
+        late = replace(reports[3], fee_amount=D("0.01"), fee_asset="USDT")
+        assert book_fills(work, books.traits, [late], NOW_MS).completed == 1
+    assert books.incidents() == ["OVERFILL"]
+    check_position(books)
