@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from regime_pipeline.portfolio.money import BPS, ZERO, floor_to, is_on_grid
 from regime_pipeline.portfolio.reasons import ReasonCode as R
-from regime_pipeline.risk.gate_view import ORIGINS, Case, Finding, GateView, LiveOrder, OrderRequest, SeriesHealth
+from regime_pipeline.risk.gate_view import ORIGINS, Case, Finding, GateView, Holding, LiveOrder, OrderRequest, SeriesHealth
 from regime_pipeline.risk.kill_switch import is_allowed
 from regime_pipeline.risk.limits import RiskSettings
 from regime_pipeline.risk.purpose import Purpose, Side
@@ -163,7 +163,8 @@ def check_caps(case: Case) -> Iterator[Finding]:
     entries = [live for live in view.live_orders if live.purpose is Purpose.ENTRY]
     if view.is_margin and (view.liq_distance_frac is None or view.liq_distance_frac < limits.min_liq_distance_frac):
         yield Finding(R.LIQUIDATION_NEAR, f"liquidation was {view.liq_distance_frac} away, least {limits.min_liq_distance_frac}")
-    symbols = {holding.symbol for holding in view.holdings if holding.qty} | {live.symbol for live in entries} | {order.symbol}
+    held = {holding.symbol for holding in view.holdings if not _is_dust(holding, limits)}
+    symbols = held | {live.symbol for live in entries} | {order.symbol}
     if len(symbols) > limits.max_positions:
         yield Finding(R.POSITIONS_CAP, f"positions would be {len(symbols)}, limit {limits.max_positions}")
     if (equity := view.equity_quote) is None or not equity > 0:
@@ -181,6 +182,12 @@ def check_caps(case: Case) -> Iterator[Finding]:
     ):
         if exposure > limit * equity:
             yield Finding(code, f"{name} would be {exposure}, limit {limit} of {equity}")
+
+
+def _is_dust(holding: Holding, limits: RiskSettings) -> bool:
+    """Tell whether what is left of a position is worth less than the smallest entry: it takes no place from another one."""
+    worth = abs(holding.qty) * holding.mark
+    return not holding.qty or 0 < worth < limits.min_order_quote
 
 
 def check_allocation(case: Case) -> Iterator[Finding]:

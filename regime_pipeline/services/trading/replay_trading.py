@@ -127,8 +127,8 @@ def replay_trading(
 class Replay:
     """A replay under way.
 
-    Quiet bars, on which nothing is ordered, are most of all. They need no gate; and while no order is live, nothing is booked and the last
-    comparison with the broker stands, since nobody else is there who could change either book.
+    Quiet bars, on which nothing is ordered, are most of all. They need no gate, and the newest comparison with the broker stands for them:
+    it is made anew each day and before whatever is ordered.
     """
 
     trading: Trading
@@ -182,13 +182,11 @@ class Replay:
             self._guard()
         if close_s % DAY_S < self.timeframe.seconds:
             self._release()
-        was_clean = self.is_clean
-        if not was_clean:
             self.is_clean = reconcile_full(self.trading).is_clean
         counts = self._tick_quietly(close_s, market)
         if counts is None:
-            if was_clean:  # the gate wants a young pass, and what it says is part of what is decided
-                self.is_clean = reconcile_full(self.trading).is_clean
+            # the gate wants a young pass, and what it says is part of what is decided
+            self.is_clean = reconcile_full(self.trading).is_clean
             counts = self._tick(close_s, market)
         self._count(counts)
         if self.is_busy:
@@ -241,7 +239,6 @@ class Replay:
     def _execute(self) -> None:
         """Take a turn of the executor."""
         execute_and_act(self.trading)
-        self.is_clean = False
         with self.trading.stores.open() as work:
             self.is_busy = bool(work.orders.load_live(self.trading.terms.account))
 

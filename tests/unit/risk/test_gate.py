@@ -154,7 +154,7 @@ REFUSALS: list[tuple[R, dict, dict]] = [
     (R.CLUSTER_CAP, {}, {"holdings": (Holding("ETH/USDT", "majors", D(10), D(4700)),)}),  # 47 000 + 4 000 of 50 000
     (R.LIQUIDATION_NEAR, {}, {"is_margin": True}),
     (R.LIQUIDATION_NEAR, {}, {"is_margin": True, "liq_distance_frac": D("0.24")}),
-    (R.POSITIONS_CAP, {}, {"holdings": tuple(Holding(f"T{n}", f"c{n}", D(1), D(1)) for n in range(20))}),
+    (R.POSITIONS_CAP, {}, {"holdings": tuple(Holding(f"T{n}", f"c{n}", D(1), D(10)) for n in range(20))}),
     (R.ALLOCATION_CAP, {}, {"allocation_left_quote": D(3999)}),
     (R.ALLOCATION_CAP, {}, {"allocation_left_quote": None}),
     (R.ALLOCATION_CAP, {}, {"traded_today_quote": D(596_001)}),  # + 4 000 is over 6 x 100 000
@@ -188,6 +188,12 @@ def test_each_check_refuses_an_entry_with_its_code_alone(code: R, order: dict, v
     assert not verdict.is_passed
     assert set(verdict.codes) - ALSO.get(code, set()) == {code}
     assert all(finding.detail for finding in verdict.findings)
+
+
+def test_dust_takes_no_place_of_a_position() -> None:
+    # 20 positions are allowed: 25 remainders worth 9.99 each, below the smallest entry of 10, are none.
+    dust = tuple(Holding(f"T{n}", f"c{n}", D("0.999"), D(10)) for n in range(25))
+    assert judge(ENTRY, replace(CALM, holdings=dust)).is_passed
 
 
 def test_every_code_of_the_gate_is_earned_somewhere() -> None:
