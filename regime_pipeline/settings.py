@@ -88,6 +88,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     state_dir: Path | None = Field(
         None, description="Folder of the kill latch `kill.latch`, which works without any database; unset: `state` in the home."
     )
+    flatten_on: str = Field(
+        "", description="Causes of a hard stop after which positions are sold too: triggers, or `manual`, separated by spaces; empty: none."
+    )
     executor_enabled: bool | None = Field(
         None, description="Whether `regime up` keeps an executor running; unset: in paper mode with trading enabled only."
     )

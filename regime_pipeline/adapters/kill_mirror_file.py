@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from regime_pipeline.adapters.latch_file import locked, write_whole
 from regime_pipeline.ports.kill_mirror import MirroredAccount, MirroredOrder
-from regime_pipeline.risk.purpose import Purpose
+from regime_pipeline.risk.purpose import Leg
 
 MIRROR_NAME: Final = "kill_mirror.json"
 
@@ -39,5 +39,5 @@ def _write(accounts: Iterable[MirroredAccount]) -> str:
 
 
 def _read(fields: Mapping[str, Any]) -> MirroredAccount:
-    orders = tuple(MirroredOrder(**{**each, "purpose": Purpose(each["purpose"])}) for each in fields["orders"])
+    orders = tuple(MirroredOrder(**{**each, "leg": Leg(each["leg"])}) for each in fields["orders"])
     return MirroredAccount(str(fields["account"]), int(fields["at_s"]), tuple(str(symbol) for symbol in fields["symbols"]), orders)

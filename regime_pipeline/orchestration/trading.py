@@ -13,9 +13,11 @@ from regime_pipeline.clock import Clock, utc_now
 from regime_pipeline.errors import ConfigError
 from regime_pipeline.ports import Broker, Stores
 from regime_pipeline.risk.arm import Mode
+from regime_pipeline.risk.kill_switch import AUTOMATIC, Level
 from regime_pipeline.risk.risk_file import load_risk
 from regime_pipeline.services.judge_trading import EXECUTOR_SILENT_S
 from regime_pipeline.services.trading.context import Trading, TradingTerms, VenueClock
+from regime_pipeline.services.trading.kill_levels import MANUAL
 from regime_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def build_trading(
             opening_cash_quote=settings.paper_cash_usd,
             key_fingerprint=fingerprint,
             acknowledged_account=acknowledged,
+            flatten_on=_read_causes(settings.flatten_on),
         ),
         limits=risk.limits,
         protections=risk.protections,
@@ -70,6 +73,15 @@ def build_trading(
         allocation=risk.allocation,
         clock=venue_clock,
     )
+
+
+def _read_causes(text: str) -> frozenset[str]:
+    """Read what makes a hard stop sell positions; a word that no hard stop can have as its cause is refused."""
+    known = {MANUAL, *(trigger.value for trigger, level in AUTOMATIC.items() if level is Level.HARD_STOP)}
+    causes = frozenset(text.split())
+    if wrong := sorted(causes - known):
+        raise ConfigError(f"flatten_on named {', '.join(wrong)}; allowed are {', '.join(sorted(known))}. Correct or remove it.")
+    return causes
 
 
 def _ask_executor(stores: Stores, account: str, clock: VenueClock) -> tuple[str, str | None]:

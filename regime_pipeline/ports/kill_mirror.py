@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from regime_pipeline.risk.purpose import Purpose
+from regime_pipeline.risk.purpose import Leg
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,8 @@ class MirroredOrder:
     client_order_id: str
     symbol: str
     strategy: str
-    purpose: Purpose
+    leg: Leg
+    by_person: bool = False
     venue_order_id: str | None = None
 
 

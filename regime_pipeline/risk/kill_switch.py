@@ -147,6 +147,13 @@ def is_cancelled(level: Level, purpose: Purpose) -> bool:
     return (level >= Level.HARD_STOP and purpose is not Purpose.STOP) or (level >= Level.REDUCE_ONLY and purpose is Purpose.ENTRY)
 
 
+def ends_order(level: Level, leg: Leg, *, by_person: bool) -> bool:
+    """Tell whether a live order of a leg is cancelled under a level: what a hard stop still lets leave, it also lets rest."""
+    if level is Level.HARD_STOP and is_allowed(level, leg, by_person=by_person):
+        return False
+    return is_cancelled(level, leg.purpose)
+
+
 def plan_raise(current: Switch | None, wanted: Switch, last_transition_id: str) -> KillTransition | None:
     """Raise a scope to a level, once: the same or a lower level changes nothing.
 

@@ -7,7 +7,7 @@ from typing import Final
 from regime_pipeline.execution.answers import Transport
 from regime_pipeline.ports import Broker, CreateReply, Failed, VenueOrder
 from regime_pipeline.ports.kill_mirror import MirroredOrder
-from regime_pipeline.risk.kill_switch import Level, Switch, is_cancelled, worst_level
+from regime_pipeline.risk.kill_switch import Level, Switch, ends_order, is_cancelled, worst_level
 from regime_pipeline.risk.purpose import Purpose, Side
 
 QUIET_S: Final = 2.0
@@ -110,7 +110,7 @@ def cancel_round(
     account = broker.traits.account
     listing = broker.fetch_open_orders()
     if isinstance(listing, Failed):
-        wanted = [order for order in ours.values() if is_cancelled(level_for(switches, account, order), order.purpose)]
+        wanted = [order for order in ours.values() if is_ended(switches, account, order)]
         replies = [broker.cancel_order(order.symbol, order.client_order_id, order.venue_order_id) for order in wanted]
         everywhere = worst_level(switches, account, NOBODY, NOBODY)
         if is_dedicated and everywhere >= Level.HARD_STOP and not broker.traits.has_venue_stops:
@@ -119,16 +119,16 @@ def cancel_round(
     targets = [each for each in listing.value if _is_target(each, switches, account, ours, is_dedicated=is_dedicated)]
     replies = [broker.cancel_order(each.symbol, each.client_order_id or "", each.venue_order_id) for each in targets]
     shown = {each.client_order_id for each in listing.value}
-    hidden = [ours[each] for each in in_doubt if each in ours and each not in shown]
-    hidden = [order for order in hidden if is_cancelled(level_for(switches, account, order), order.purpose)]
+    hidden = [ours[each] for each in in_doubt if each in ours and each not in shown and is_ended(switches, account, ours[each])]
     replies += [broker.cancel_order(order.symbol, order.client_order_id, order.venue_order_id) for order in hidden]
     asked = (*(each.client_order_id or each.venue_order_id for each in targets), *(order.client_order_id for order in hidden))
     return CancelRound(asked, _count_refused(replies))
 
 
-def level_for(switches: Sequence[Switch], account: str, order: MirroredOrder) -> Level:
-    """Worst level of an order we know."""
-    return worst_level(switches, account, order.strategy, order.symbol)
+def is_ended(switches: Sequence[Switch], account: str, order: MirroredOrder) -> bool:
+    """Tell whether the levels end an order that we know, by the worst of its scopes."""
+    level = worst_level(switches, account, order.strategy, order.symbol)
+    return ends_order(level, order.leg, by_person=order.by_person)
 
 
 def _is_target(
@@ -136,7 +136,7 @@ def _is_target(
 ) -> bool:
     known = ours.get(shown.client_order_id or "")
     if known is not None:
-        return is_cancelled(level_for(switches, account, known), known.purpose)
+        return is_ended(switches, account, known)
     level = worst_level(switches, account, NOBODY, shown.symbol)
     # below a hard stop what is not ours is left alone: reconciliation stops entries for it
     return is_dedicated and level >= Level.HARD_STOP and is_cancelled(level, guess_purpose(shown))

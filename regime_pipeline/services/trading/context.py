@@ -74,6 +74,8 @@ class TradingTerms:
         This process, for leases.
     key_fingerprint, acknowledged_account : str, str or None
         Fingerprint of the key in use, and the account that the executor's own environment names: two of the three parts of the live arm.
+    flatten_on : frozenset of str
+        Sources of a hard stop (triggers, or `manual`) after which what is held is sold too.
     """
 
     account: str
@@ -86,6 +88,7 @@ class TradingTerms:
     opening_cash_quote: Decimal = Decimal(100_000)
     key_fingerprint: str = ""
     acknowledged_account: str | None = None
+    flatten_on: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

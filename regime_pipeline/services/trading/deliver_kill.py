@@ -12,6 +12,7 @@ from regime_pipeline.ports.kill_mirror import KillMirror, MirroredOrder
 from regime_pipeline.risk.kill_switch import Level, Switch
 from regime_pipeline.services.trading.cancel_round import QUIET_S, ROUND_EVERY_S, CancelRound, KillProgress, cancel_round
 from regime_pipeline.services.trading.context import Trading
+from regime_pipeline.services.trading.flatten import find_cause, flatten
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import adopt_latch
 from regime_pipeline.services.trading.kill_mirror import read_mirror
@@ -44,10 +45,11 @@ class _Known:
 def deliver_kill(
     trading: Trading, progress: KillProgress | None = None, *, mirror: KillMirror | None = None, is_dedicated: bool = True
 ) -> Delivery:
-    """Do one round for the levels in force; costs one query while there is none.
+    """Do one round for the levels in force; costs two short queries while there is none.
 
     Orders that the table knows are cancelled by the executor's own sweep as well, with their steps; this one asks the venue, so that
-    it finds what no row knows, and goes on without a database, from latch and mirror.
+    it finds what no row knows, and goes on without a database, from latch and mirror. Once all is gone, positions are sold where
+    `TradingTerms.flatten_on` names what caused the hard stop.
 
     Parameters
     ----------
@@ -65,6 +67,8 @@ def deliver_kill(
     progress.begin((switch for switch in known.switches if switch.level >= Level.REDUCE_ONLY), now_s)
     if level < Level.REDUCE_ONLY:
         return Delivery(level, is_done=True, has_database=known.has_database)
+    if progress.is_done and known.has_database and (cause := find_cause(known.switches, trading.terms.flatten_on)) is not None:
+        flatten(trading, cause)
     if not progress.is_due(now_s):
         return Delivery(level, None, progress.is_done, progress.is_partial(now_s), known.has_database)
     done = cancel_round(
@@ -95,6 +99,8 @@ def _load(trading: Trading, mirror: KillMirror | None) -> _Known:
             adopt_latch(work, latched)
             switches = (*latched, *work.safety.load_switches(account))
             if max((switch.level for switch in switches), default=Level.NORMAL) < Level.REDUCE_ONLY:
+                if work.safety.has_notes(account):  # of L1, or of a level that was released meanwhile: nothing is to be cancelled
+                    work.safety.close_notes(account)
                 return _Known(switches, {}, (), (), has_database=True)
             mirrored = read_mirror(work, trading)
             doubtful = [row.client_order_id for row in work.orders.load_live(account) if row.state in DOUBTFUL]

@@ -19,7 +19,12 @@ def read_mirror(work: Work, trading: Trading) -> MirroredAccount:
     held = {
         row.asset if row.is_contract else f"{row.asset}/{quote}" for row in work.safety.load_holdings(terms.account) if row.asset != quote
     }
-    orders = tuple(MirroredOrder(row.client_order_id, row.symbol, row.intent.key.strategy, row.purpose, row.venue_order_id) for row in live)
+    orders = tuple(
+        MirroredOrder(
+            row.client_order_id, row.symbol, row.intent.key.strategy, row.intent.leg, row.intent.origin == "human", row.venue_order_id
+        )
+        for row in live
+    )
     return MirroredAccount(terms.account, now_s, tuple(sorted(held | {row.symbol for row in (*live, *recent)})), orders)
 
 

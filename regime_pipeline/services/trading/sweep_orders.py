@@ -7,7 +7,7 @@ from regime_pipeline.execution.answers import AnswerClass, RawAnswer, Transport,
 from regime_pipeline.execution.bounds import is_cancel_stuck, is_sweep_due, next_cancel_ms
 from regime_pipeline.execution.order_states import Guard, OrderState
 from regime_pipeline.ports import OrderChange, OrderRow, Proof, Severity
-from regime_pipeline.risk.kill_switch import Trigger, is_cancelled
+from regime_pipeline.risk.kill_switch import Trigger, ends_order
 from regime_pipeline.risk.purpose import Purpose
 from regime_pipeline.services.trading.adopt_reading import Reading, adopt_reading, fetch_reading
 from regime_pipeline.services.trading.cycle import Cycle
@@ -46,9 +46,13 @@ def request_cancel(cycle: Cycle, order: OrderRow, code: str) -> OrderRow:
 def _why(cycle: Cycle, order: OrderRow, *, is_in_the_way: bool) -> str | None:
     if is_sweep_due(order.rest_until_ms, cycle.now_ms):
         return "TTL"
-    if is_cancelled(cycle.level_of(order), order.purpose):
+    if _is_killed(cycle, order):
         return "KILLED"
     return "EXIT_FIRST" if is_in_the_way and order.purpose is Purpose.REDUCE else None
+
+
+def _is_killed(cycle: Cycle, order: OrderRow) -> bool:
+    return ends_order(cycle.level_of(order), order.intent.leg, by_person=order.intent.origin == "human")
 
 
 def _was_asked_lately(order: OrderRow, now_ms: int) -> bool:
@@ -62,11 +66,7 @@ def cancel_orders(cycle: Cycle) -> None:
         order for order in cycle.live(OrderState.CANCEL_REQUESTED) if order.next_look_at_ms is None or order.next_look_at_ms <= cycle.now_ms
     ]
     due = [order for order in due if order.cancel_tries == 0 or _is_still_there(cycle, order)]
-    killed = [
-        order
-        for order in cycle.live(OrderState.UNKNOWN)
-        if is_cancelled(cycle.level_of(order), order.purpose) and not _was_asked_lately(order, cycle.now_ms)
-    ]
+    killed = [order for order in cycle.live(OrderState.UNKNOWN) if _is_killed(cycle, order) and not _was_asked_lately(order, cycle.now_ms)]
     asked_ms = cycle.now_ms
     if asked := [*(cycle.orders[order.client_order_id] for order in due), *killed]:
         with cycle.trading.stores.open() as work:

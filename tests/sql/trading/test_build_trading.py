@@ -42,6 +42,13 @@ def test_paper_is_built_from_settings_and_risk_file(database: str, tmp_path: Pat
     trading.broker.close()
 
 
+def test_what_flattens_is_named_by_the_settings_and_a_wrong_word_is_refused(database: str, tmp_path: Path) -> None:
+    trading = build_trading(settings_of(database, tmp_path, flatten_on="drawdown_kill  manual"))
+    assert trading.terms.flatten_on == {"drawdown_kill", "manual"}
+    with pytest.raises(ConfigError, match="flatten_on named daily_loss; allowed are"):
+        build_trading(settings_of(database, tmp_path, flatten_on="daily_loss"))
+
+
 def test_the_latch_is_that_of_the_state_folder(database: str, tmp_path: Path) -> None:
     trading = build_trading(settings_of(database, tmp_path, state_dir=tmp_path / "kill"))
     trading.latch.change(lambda _: [Switch(Scope(), Level.HARD_STOP, "manual", "anna", "drill", 0)])

@@ -16,6 +16,7 @@ from regime_pipeline.risk.kill_switch import (
     Switch,
     Trigger,
     check_release,
+    ends_order,
     is_allowed,
     is_cancelled,
     plan_raise,
@@ -78,6 +79,15 @@ def test_level_two_cancels_entries_and_three_all_but_stops() -> None:
         Level.HARD_STOP: {"entry", "reduce", "exit"},
         Level.PROCESS_STOP: {"entry", "reduce", "exit"},
     }
+
+
+def test_what_a_hard_stop_lets_leave_it_also_lets_rest() -> None:
+    legs = {level: {leg.value for leg in Leg if ends_order(level, leg, by_person=False)} for level in Level}
+    assert legs[Level.REDUCE_ONLY] == {"entry", "add"}
+    assert legs[Level.HARD_STOP] == {"entry", "add", "trim", "tp", "exit", "dust"}
+    assert legs[Level.PROCESS_STOP] == {"entry", "add", "trim", "tp", "exit", "flatten", "dust"}
+    by_person = {leg.value for leg in Leg if ends_order(Level.HARD_STOP, leg, by_person=True)}
+    assert by_person == {"entry", "add", "trim", "tp"}
 
 
 def test_the_worst_scope_of_an_order_counts() -> None:
