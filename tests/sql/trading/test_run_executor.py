@@ -185,6 +185,11 @@ def test_a_level_is_delivered_to_the_venue_within_a_second(floor: Floor) -> None
     assert cancelled[0] == ["a" * 32]
 
 
+def test_a_level_that_cancels_nothing_leaves_no_note_behind(floor: Floor) -> None:
+    floor.run(30)  # the recovery raised L1 and lifted it
+    assert floor.desk.select("select kind, done_at is null from outbox") == [("KILL", False)]
+
+
 def test_l4_ends_the_process(floor: Floor) -> None:
     switch = Switch(Scope(ACCOUNT), Level.PROCESS_STOP, "invariant_broken", "executor", "no", floor.desk.now_ms // 1000)
     floor.listener.at(30, lambda: setattr(floor.desk.latch, "switches", (switch,)))
