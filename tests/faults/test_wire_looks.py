@@ -73,6 +73,7 @@ def test_the_last_that_can_arrive_and_the_longest_that_can_hide(wire: WireDesk, 
     wire.fault(accept="after", hold_ms=4_990 - skew_ms)
     order_id = wire.resting()
     wire.execute()
+    wait_for(lambda: wire.posts() == 1)
     wire.step(1, 2)
     wire.advance(1.99 - skew_ms / 1000)
     wait_for(lambda: wire.venue.truth()["received"][0]["taken_ms"] is not None)

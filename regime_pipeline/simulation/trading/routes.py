@@ -91,9 +91,9 @@ class TradingRoutes:
         return await _CUTS[entry.cut](request, response)
 
     async def _take_later(self, desk: Desk, call: HttpCall, entry: ScriptEntry, note: Received | None) -> Answer:
-        until_s = self._clock.now_s() + entry.hold_ms / 1000
+        until_ms = (self._now_ms() if note is None else note.at_ms) + entry.hold_ms
         await asyncio.sleep(entry.delay_ms / 1000)
-        while self._clock.now_s() < until_s:
+        while self._now_ms() < until_ms:
             await asyncio.sleep(_GLANCE_S)
         return self._floor.serve(desk, call, entry, self._now_ms(), note)
 
