@@ -20,11 +20,25 @@ _TEMPLATE = "migrated_template"
 _NUMBERS = count()
 
 
+_ROOM_BYTES = 3 * 2**30
+_MEMORY = Path("/dev/shm")
+
+
+def make_home() -> Path:
+    """Make a home that an unprivileged server can reach (pytest's own temporary folders are closed), in memory where there is room.
+
+    The server writes through all the same: what dies in tests are processes, and on a disk half of a test run is waiting for it.
+    """
+    has_room = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES
+    home = Path(tempfile.mkdtemp(prefix="regime-test-", dir=_MEMORY if has_room else None))
+    home.chmod(0o755)
+    return home
+
+
 @contextmanager
 def open_home() -> Iterator[Path]:
-    """Make a home that an unprivileged server can reach (pytest's own temporary folders are closed), and leave nothing running."""
-    home = Path(tempfile.mkdtemp(prefix="regime-test-"))
-    home.chmod(0o755)
+    """Make a home, and leave nothing running."""
+    home = make_home()
     try:
         yield home
     finally:
@@ -44,8 +58,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
         fcntl.flock(lock, fcntl.LOCK_EX)
         note = shared / "postgres.home"
         if not note.exists():
-            home = Path(tempfile.mkdtemp(prefix="regime-test-"))
-            home.chmod(0o755)
+            home = make_home()
             note.write_text(str(home))
         home = Path(note.read_text())
         address = _prepare(home)
@@ -64,21 +77,21 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 @pytest.fixture
 def database(postgres_server: ServerAddress) -> Iterator[str]:
     """Address of a migrated database that nobody else uses."""
-    with _named_database(postgres_server, f" template {_TEMPLATE}") as url:
+    with _named_database(postgres_server, f" template {_TEMPLATE} strategy file_copy") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def lasting_database(postgres_server: ServerAddress) -> Iterator[str]:
     """Address of a migrated database that the tests of one module share: each keeps to accounts of its own."""
-    with _named_database(postgres_server, f" template {_TEMPLATE}") as url:
+    with _named_database(postgres_server, f" template {_TEMPLATE} strategy file_copy") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def module_database(postgres_server: ServerAddress) -> Iterator[str]:
     """Address of a migrated database that the tests of a module share."""
-    with _named_database(postgres_server, f" template {_TEMPLATE}") as url:
+    with _named_database(postgres_server, f" template {_TEMPLATE} strategy file_copy") as url:
         yield url
 
 
