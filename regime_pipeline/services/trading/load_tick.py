@@ -9,7 +9,7 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.portfolio.actions import Action
 from regime_pipeline.portfolio.documents import read_position, tidy, write_position
 from regime_pipeline.portfolio.episodes import Block, Episodes
-from regime_pipeline.portfolio.money import EXACT, ZERO, precise, to_decimal
+from regime_pipeline.portfolio.money import QUANTUM, ZERO, floor_to, precise, to_decimal
 from regime_pipeline.portfolio.plan import Book
 from regime_pipeline.portfolio.position import Position, VenueLimits
 from regime_pipeline.portfolio.reasons import ReasonCode
@@ -241,7 +241,7 @@ def _build_book(
     switches = [each for each in (*trading.latch.read(), *work.safety.load_switches(account)) if each.scope.symbol is None]
     return Book(
         equity_usd=tidy(equity),
-        free_cash_usd=tidy(free.quantize(Decimal("1e-18"), "ROUND_DOWN", EXACT)),
+        free_cash_usd=tidy(floor_to(free, QUANTUM)),
         allocation=trading.allocation,
         trading_enabled=trading.terms.trading_enabled,
         is_killed=worst_level(switches, account, strategy, "") is not Level.NORMAL,
