@@ -185,7 +185,7 @@ class SafetyStore(Protocol):
         ...
 
     def load_peaks(self, account: str, since_s: int, until_s: int, cuts_s: Sequence[int]) -> list[EquityPoint]:
-        """Load the highest marked equity of each stretch of [since, until] between cuts, oldest stretch first; a cut begins a stretch."""
+        """Load the highest marked equity of each stretch of [since, until] between cuts, each with the last instant of its stretch."""
         ...
 
     def load_flows(self, account: str, quote: str, since_s: int, until_s: int) -> list[Flow]:
@@ -206,6 +206,10 @@ class SafetyStore(Protocol):
 
     def load_holdings(self, account: str) -> list[HoldingRow]:
         """Load what the ledger holds, per strategy, without zeros."""
+        ...
+
+    def load_symbols(self, account: str, since_s: int) -> list[str]:
+        """Load the symbols of which an order was written since an instant, or is live."""
         ...
 
     def load_turnover(self, account: str, since_s: int, until_s: int) -> Decimal:

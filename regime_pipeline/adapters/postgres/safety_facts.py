@@ -45,12 +45,14 @@ class SafetyFacts:
         return EquityPoint(row[0], row[1]) if row else None
 
     def load_peaks(self, account: str, since_s: int, until_s: int, cuts_s: Sequence[int]) -> list[EquityPoint]:
-        """Load the highest marked equity of each stretch of [since, until] between cuts, oldest stretch first; a cut begins a stretch."""
+        """Load the highest marked equity of each stretch of [since, until] between cuts, each with the last instant of its stretch."""
+        bounds = [since_s, *sorted({cut for cut in cuts_s if since_s < cut <= until_s}), until_s + 1]
         rows = self.conn.execute(
-            "select distinct on (stretch) extract(epoch from at)::bigint, equity_quote from (select at, equity_quote,"
-            " width_bucket(extract(epoch from at)::float8, %s::float8[]) as stretch from equity_points where account = %s"
-            " and at between to_timestamp(%s) and to_timestamp(%s) and equity_quote <> 'NaN') as p order by stretch, equity_quote desc, at",
-            (sorted(cuts_s), account, since_s, until_s),
+            "select extract(epoch from p.at)::bigint, p.peak from unnest(%s::float8[], %s::float8[]) with ordinality as w (from_s, to_s, n)"
+            " cross join lateral (select max(at) as at, max(equity_quote) as peak from equity_points where account = %s"
+            " and at >= to_timestamp(w.from_s) and at < to_timestamp(w.to_s) and equity_quote <> 'NaN') as p"
+            " where p.at is not null order by w.n",
+            (bounds[:-1], bounds[1:], account),
         )
         return [EquityPoint(*row) for row in rows]
 
@@ -112,6 +114,15 @@ class SafetyFacts:
             (account,),
         )
         return [HoldingRow(*row) for row in rows]
+
+    def load_symbols(self, account: str, since_s: int) -> list[str]:
+        """Load the symbols of which an order was written since an instant, or is live."""
+        rows = self.conn.execute(
+            "select symbol from orders where account = %s and created_at >= to_timestamp(%s) union select symbol from orders"
+            " where account = %s and state in ('INTENT', 'SUBMITTING', 'UNKNOWN', 'OPEN', 'PARTIAL', 'CANCEL_REQUESTED') order by symbol",
+            (account, since_s, account),
+        )
+        return [symbol for (symbol,) in rows]
 
     def load_turnover(self, account: str, since_s: int, until_s: int) -> Decimal:
         """Load the worth of all fills in [since, until]."""
