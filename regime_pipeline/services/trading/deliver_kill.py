@@ -102,8 +102,9 @@ def _load(trading: Trading, mirror: KillMirror | None) -> _Known:
                 if work.safety.has_notes(account):  # of L1, or of a level that was released meanwhile: nothing is to be cancelled
                     work.safety.close_notes(account)
                 return _Known(switches, {}, (), (), has_database=True)
-            mirrored = read_mirror(work, trading)
-            doubtful = [row.client_order_id for row in work.orders.load_live(account) if row.state in DOUBTFUL]
+            live = work.orders.load_live(account)
+            mirrored = read_mirror(work, trading, live)
+            doubtful = [row.client_order_id for row in live if row.state in DOUBTFUL]
     except DatabaseError as error:
         _log.warning("the database did not answer; the kill goes on by latch and mirror: %s", error)
         kept = [each for each in (mirror.load() if mirror is not None else ()) if each.account == account]
