@@ -163,7 +163,10 @@ class ReconStore(Protocol):
         ...
 
     def load_fill_cursors(self, account: str, symbols: Collection[str]) -> dict[str, int]:
-        """Load the venue's time of the newest fill of each symbol that has one, epoch milliseconds."""
+        """Load where to ask for trades from, epoch milliseconds by symbol that has one.
+
+        That is the newest known, or an older one of the last seven days before it whose fee the venue has not said yet.
+        """
         ...
 
     def load_strategies(self, account: str) -> list[str]:

@@ -44,12 +44,17 @@ class ReconFacts:
         return [symbol for (symbol,) in rows]
 
     def load_fill_cursors(self, account: str, symbols: Collection[str]) -> dict[str, int]:
-        """Load the venue's time of the newest fill of each symbol that has one, epoch milliseconds."""
+        """Load where to ask for trades from, epoch milliseconds by symbol that has one.
+
+        That is the newest known, or an older one of the last seven days before it whose fee the venue has not said yet.
+        """
         rows = self.conn.execute(
-            "select symbol, (extract(epoch from f.venue_ts) * 1000)::bigint from unnest(%s::text[]) as wanted (symbol)"
-            " cross join lateral (select venue_ts from fills where account = %s and fills.symbol = wanted.symbol"
-            " order by venue_ts desc limit 1) as f",
-            (list(symbols), account),
+            "select symbol, (extract(epoch from least(f.venue_ts, g.venue_ts)) * 1000)::bigint from unnest(%(symbols)s::text[]) as wanted"
+            " (symbol) cross join lateral (select venue_ts from fills where account = %(account)s and fills.symbol = wanted.symbol"
+            " order by venue_ts desc limit 1) as f"
+            " left join lateral (select min(venue_ts) as venue_ts from fills where account = %(account)s and fills.symbol = wanted.symbol"
+            " and fee_amount is null and venue_ts >= f.venue_ts - interval '7 days') as g on true",
+            {"symbols": list(symbols), "account": account},
         )
         return dict(rows.fetchall())
 

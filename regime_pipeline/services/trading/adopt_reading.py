@@ -9,11 +9,13 @@ from regime_pipeline.execution.fills import Fill
 from regime_pipeline.execution.ladder import TRADES_BACK_MS
 from regime_pipeline.execution.order_states import Guard, OrderState, StatusReading, VenueStatus, read_status
 from regime_pipeline.ports import Absent, Failed, Ok, OrderChange, OrderRow, Proof, VenueOrder, Work
+from regime_pipeline.risk.kill_switch import Scope, Trigger
 from regime_pipeline.risk.purpose import Purpose
 from regime_pipeline.services.trading.book_fills import book_fills
 from regime_pipeline.services.trading.chase_exits import fetch_chase_mid, write_second_child
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.cycle import Cycle, next_look_ms
+from regime_pipeline.services.trading.kill_levels import raise_level
 from regime_pipeline.services.trading.move_order import NO_PROOF, move_order
 
 
@@ -96,7 +98,17 @@ def book_trades(work: Work, cycle: Cycle, readings: Sequence[tuple[OrderRow, Rea
         return [order.filled for order, _ in readings]
     known = {reading.seen.venue_order_id: order.client_order_id for order, reading in readings if reading.fills}
     booked = book_fills(work, cycle.trading.broker.traits, trades, cycle.now_ms, known=known, at=cycle.trading.at)
+    if booked.overfilled:
+        orders = [order for order, _ in readings if booked.filled.get(order.client_order_id, order.filled) > order.intent.qty]
+        _stop_entries(work, cycle.trading, orders)
     return [booked.filled.get(order.client_order_id, order.filled) for order, _ in readings]
+
+
+def _stop_entries(work: Work, trading: Trading, overfilled: Sequence[OrderRow]) -> None:
+    """A venue that trades more than was asked for gets no further entry on the symbol until the passes over the fills find nothing."""
+    for order in overfilled:
+        reason = f"order {order.client_order_id} was filled beyond the {order.intent.qty} that it asked for"
+        raise_level(work, trading, Trigger.RECON_ORDER, reason, scope=Scope(trading.terms.account, symbol=order.symbol))
 
 
 def step_to_reading(

@@ -24,7 +24,7 @@ ACK_MS: Final = 60_000
 
 
 def check_fills(trading: Trading, symbols: Iterable[str], before: Before, verdict: OrderVerdict) -> None:
-    """Ask for the trades of each symbol since the newest one known, less an hour, and book what is missing."""
+    """Ask for the trades of each symbol since the newest one known or the oldest without a fee, less an hour; book what is missing."""
     symbols = sorted(symbols)
     now_ms = trading.clock.now_ms()
     with trading.stores.open() as work:
