@@ -38,7 +38,7 @@ comment on column pm_actions.decision_id is 'Decision it came from; NULL for a s
 comment on column pm_actions.kind is 'entry, add, trim or emergency_exit.';
 comment on column pm_actions.signal is 'What asked for it.';
 comment on column pm_actions.funding is 'What its size is a share of.';
-comment on column pm_actions.status is 'planned: fills may come; done; skipped: too small to send.';
+comment on column pm_actions.status is 'planned: fills may come; done: all its orders have ended; skipped: too small to send.';
 comment on column pm_actions.state is 'Trend state it was planned on.';
 comment on column pm_actions.level_price is 'Nearest level of that bar.';
 comment on column pm_actions.atr is 'ATR of that bar.';
@@ -54,6 +54,38 @@ comment on column pm_actions.e_value is 'Lever E.';
 comment on column pm_actions.reasons is 'Rule, refusals and diagnostics in short.';
 comment on column pm_actions.created_at is 'When it was written.';
 alter table order_intents add foreign key (action_id) references pm_actions;
+
+-- Whether fills may still come is known where orders end, are replaced or surface again. Both run with the rights of the owner, as the
+-- tick may write an order and not change an action.
+create function keep_action_status() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    update pm_actions as a set status = s.status
+    from (
+        select i.action_id, case when bool_or(o.state in (
+            'INTENT', 'SUBMITTING', 'UNKNOWN', 'OPEN', 'PARTIAL', 'CANCEL_REQUESTED'
+        )) then 'planned' else 'done' end as status
+        from order_intents as mine join order_intents as i on i.action_id = mine.action_id
+        join orders as o on o.client_order_id = i.client_order_id
+        where mine.client_order_id = new.client_order_id
+        group by i.action_id
+    ) as s
+    where a.id = s.action_id and a.status <> s.status and a.status <> 'skipped';
+    return null;
+end
+$$;
+create trigger orders_action_ended after update of state on orders for each row
+when (new.state <> old.state and (
+    new.state in ('FILLED', 'CANCELLED', 'REJECTED', 'EXPIRED', 'NOT_FOUND') or old.state = 'NOT_FOUND'
+)) execute function keep_action_status();
+
+create function reopen_action() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    update pm_actions set status = 'planned' where id = new.action_id and status = 'done';
+    return null;
+end
+$$;
+create trigger order_intents_action_goes_on after insert on order_intents for each row
+when (new.action_id is not null and (new.seq > 0 or new.leg = 'sl')) execute function reopen_action();
 
 create table position_episodes (
     position_id       bigint primary key references lowcap_positions,

@@ -74,8 +74,7 @@ _ACTION: Final = sql.SQL(
 )
 SUM_ACTIONS: Final = sql.SQL(
     "update pm_actions as a set trade_id = coalesce(a.trade_id, s.trade_id), filled_qty = s.qty, filled_usd = s.usd, fee_qty = s.fee_qty,"
-    " fee_usd = s.fee_usd, status = case when a.status = 'planned' and s.qty >= s.ordered then 'done' else a.status end"
-    " from (select i.action_id, t.trade_id, sum(f.qty) as qty, round(sum(f.qty * f.price), 18) as usd, max(i.qty) as ordered,"
+    " fee_usd = s.fee_usd from (select i.action_id, t.trade_id, sum(f.qty) as qty, round(sum(f.qty * f.price), 18) as usd,"
     " coalesce(sum(f.fee_amount) filter (where f.fee_asset = split_part(f.symbol, '/', 1)), 0) as fee_qty,"
     " coalesce(sum(f.fee_quote) filter (where f.fee_asset <> split_part(f.symbol, '/', 1)), 0) as fee_usd"
     " from unnest(%s::bigint[], %s::uuid[]) as t (action_id, trade_id) join order_intents as i using (action_id)"

@@ -163,7 +163,7 @@ class PostgresLedger:
         return {row[0]: PositionTotals(row[0], Status(row[1]), *row[2:]) for row in rows}
 
     def sum_actions(self, trades: Mapping[int, UUID | None]) -> list[StoredAction]:
-        """Derive what actions have filled from the fills of their orders and write it; one that got all it ordered is done.
+        """Derive what actions have filled from the fills of their orders and write it.
 
         Each becomes part of the trade given with it, unless it is part of one.
         """

@@ -412,3 +412,12 @@ def test_money_adds_up_over_many_orders(desk: PaperDesk) -> None:
     assert desk.balance("AAVE").total == base
     assert desk.balance("USDT").total == 100_000 + quote
     assert {fill.side for fill in fills} == set(Side)
+
+
+def test_a_market_order_that_outruns_its_money_ends_cancelled(database: str) -> None:
+    desk = PaperDesk(database, cash="1000")
+    spec = desk.place(qty="9.5", limit=None)
+    desk.pass_minute(120)
+    assert (desk.read(spec).status, desk.fills(spec)) == (VenueStatus.CANCELED, [])
+    assert desk.balance("USDT").free == 1000
+    desk.broker.close()
