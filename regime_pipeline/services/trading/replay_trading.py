@@ -180,8 +180,10 @@ class Replay:
             self._execute()
         if self.is_holding:
             self._guard()
-        if close_s % DAY_S < self.timeframe.seconds:
+        is_new_day = close_s % DAY_S < self.timeframe.seconds
+        if is_new_day:
             self._release()
+        if is_new_day or not self.is_clean:
             self.is_clean = reconcile_full(self.trading).is_clean
         counts = self._tick_quietly(close_s, market)
         if counts is None:

@@ -116,8 +116,8 @@ def test_the_past_is_traded_the_same_twice(pasts: list[Past]) -> None:
     assert first.select("select min(f.venue_ts - i.bar_close) >= '0' from fills as f join order_intents as i using (client_order_id)") == [
         (True,)
     ]
-    newest = "(inputs->'facts'->>'ts')::bigint + 3600 <= extract(epoch from bar_close)"
-    assert first.select(f"select bool_and({newest}) from decision_lines join decisions using (decision_id)") == [(True,)]
+    newest = "(l.inputs->'facts'->>'ts')::bigint + 3600 <= extract(epoch from bar_close)"
+    assert first.select(f"select bool_and({newest}) from decision_lines as l join decisions using (decision_id)") == [(True,)]
 
     # the money adds up: in both books, and batch by batch
     wallets = "select asset, sum(balance) from ledger_balances where ledger_account = 'WALLET' group by 1 having sum(balance) <> 0"
