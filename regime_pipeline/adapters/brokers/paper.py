@@ -5,6 +5,7 @@ bar has closed, a cancel is confirmed only when nothing can come before it any m
 """
 
 import json
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
@@ -327,6 +328,7 @@ class PaperBroker:
     def _book(self) -> PaperStore:
         if self._store is None or self._store.conn.closed:
             conn = open_connection(self._url, autocommit=True)
+            weakref.finalize(self, conn.close)
             # Whoever writes down what he was told here commits after it, into the same log, and waits for the disk then. What a crash
             # takes from this book nobody has taken note of: a create that never arrived.
             conn.execute("set synchronous_commit = off")
