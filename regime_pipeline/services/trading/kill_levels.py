@@ -25,7 +25,8 @@ from regime_pipeline.services.trading.context import Latch, Trading
 
 _log = logging.getLogger(__name__)
 MANUAL: Final = "manual"
-_TRIES: Final = 3
+_TRIES: Final = 16
+"""Each of the sources that rise at the same moment costs the last of them one more look."""
 
 
 def load_levels(work: Work | None, latch: Latch, account: str | None) -> tuple[Switch, ...]:
