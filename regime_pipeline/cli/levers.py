@@ -1,6 +1,7 @@
 """`regime levers`: what A and E are, and why. Requests are read and answers written in `levers_request.py`."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,9 @@ def explain(
     source: Annotated[
         str, typer.Argument(metavar="INPUT.json|SYMBOL", help="One request or a list of them, - for standard input; or a symbol.")
     ],
-    decision: Annotated[UUID | None, typer.Option(metavar="ID", help="Explain the symbol in this stored decision.")] = None,
+    decision: Annotated[
+        UUID | None, typer.Option(metavar="ID", help="Explain the symbol in this stored decision; default: its newest.")
+    ] = None,
     at: Annotated[str | None, typer.Option(metavar="BAR_CLOSE", help="The same, of the bar that closed then, with its zone.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON: an object for an object, a list for a list.")] = False,
 ) -> None:
@@ -32,7 +35,7 @@ def explain(
 
     The levers of a stored decision must equal what the journal says; when they do not, the exit code is 1.
     """
-    if decision is not None or at is not None:
+    if decision is not None or at is not None or _is_symbol(source):
         _explain_stored(source, decision, at, as_json=as_json)
         return
     from regime_pipeline.cli.levers_request import build_table, parse_request, to_document
@@ -53,6 +56,11 @@ def explain(
 
     for request, result in zip(requests, results, strict=True):
         Console().print(build_table(request, result))
+
+
+def _is_symbol(source: str) -> bool:
+    """Tell a symbol or token, as AAVE or AAVE/USDT, from the name of a file."""
+    return re.fullmatch(r"[A-Za-z0-9]{1,32}(/[A-Z0-9]{2,12}(:[A-Z0-9]{2,12})?)?", source) is not None and not Path(source).exists()
 
 
 def _explain_stored(symbol: str, decision: UUID | None, at: str | None, *, as_json: bool) -> None:

@@ -96,7 +96,7 @@ class ExplainedLevers:
 
 
 def explain_levers(work: Work, symbol: str, decision_id: UUID | None = None, bar_close_s: int | None = None) -> ExplainedLevers:
-    """Explain A and E of a symbol as they were decided on, from the stored inputs of a decision or of the newest one of a bar close.
+    """Explain A and E of a symbol as they were decided on, from the stored inputs of a decision, of that of a bar close, or of its newest.
 
     Raises
     ------
@@ -104,12 +104,7 @@ def explain_levers(work: Work, symbol: str, decision_id: UUID | None = None, bar
         When there is no such decision, or it has no line of the symbol.
     """
     if decision_id is None:
-        found_ids = work.journal.find_at(symbol, bar_close_s or 0)
-        if not found_ids:
-            raise BadInputError(
-                f"no decision with a line of {symbol} was taken on a bar that closed then. `regime decisions --symbol` lists them."
-            )
-        decision_id = found_ids[0]
+        decision_id = _find_decision(work, symbol, bar_close_s)
     stored = load_stored(work, decision_id)
     line = next((each for each in stored.lines if each.symbol == symbol), None)
     if line is None:
@@ -121,3 +116,14 @@ def explain_levers(work: Work, symbol: str, decision_id: UUID | None = None, bar
     same_levers = (found.A_value, found.E_value) == (line.a_value, line.e_value)
     is_equal = same_levers and describe_levers(given, found) == stored.levers.get(group)
     return ExplainedLevers(stored.decision_id, stored.bar_close_s, symbol, given, found, line.a_value, line.e_value, is_equal)
+
+
+def _find_decision(work: Work, symbol: str, bar_close_s: int | None) -> UUID:
+    if bar_close_s is None:
+        found = [line.decision_id for line in work.journal.list_lines(symbol, 1)]
+    else:
+        found = work.journal.find_at(symbol, bar_close_s)
+    if not found:
+        which = "no bar" if bar_close_s is None else "no bar that closed then"
+        raise BadInputError(f"{which} was decided for {symbol}. `regime decisions --symbol {symbol}` lists those that were.")
+    return found[0]
