@@ -129,6 +129,14 @@ class WireDesk(Desk):
         """Creates that left."""
         return int(self.venue.truth()["requests"].get(CREATE[self.venue.market_type], 0))
 
+    def wait_arrived(self, n: int = 1) -> None:
+        """Wait until so many creates have come in: one that we gave up may still be on its way on a busy machine."""
+        wait_for(lambda: len(self.venue.truth()["received"]) >= n)
+
+    def wait_taken(self) -> None:
+        """Wait until the venue has dealt with the newest create."""
+        wait_for(lambda: self.venue.truth()["received"][-1]["taken_ms"] is not None)
+
     def step(self, *seconds: float) -> None:
         """Take a turn after each of these waits."""
         for each in seconds:

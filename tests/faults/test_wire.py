@@ -17,7 +17,7 @@ from regime_pipeline.ports import IntentOutcome
 from regime_pipeline.risk.purpose import Leg
 from tests import sizes
 from tests.trading import CREATE
-from tests.wire import LATE_MS, WireDesk, judge, open_wire, wait_for
+from tests.wire import LATE_MS, WireDesk, judge, open_wire
 
 D = Decimal
 S = OrderState
@@ -78,6 +78,7 @@ def test_a_time_out_after_acceptance_blocks_the_symbol_until_the_order_is_adopte
     wire.fault(delay_ms=LATE_MS)
     lost = wire.intend()
     wire.execute()
+    wire.wait_arrived()
     assert (wire.state(lost), wire.codes(lost)["UNKNOWN"]) == (S.UNKNOWN, "TIMED_OUT")
     assert wire.write(wire.an_intent())[0].outcome is IntentOutcome.BLOCKED
     elsewhere = wire.intend(symbol=other, limit_price=D(2_010), qty=D("0.1"))
@@ -103,10 +104,12 @@ def test_what_timed_out_is_adopted_in_the_state_that_it_has_by_then(wire: WireDe
         S.CANCELLED: hand.cancel,
     }
     wire.hurry()
-    for wanted, happens in stories.items():
+    for n, (wanted, happens) in enumerate(stories.items(), 1):
         wire.fault(delay_ms=LATE_MS)
         lost = wire.resting()
         wire.execute()
+        wire.wait_arrived(n)
+        wire.wait_taken()
         happens(lost)
         wire.step(1)
         assert wire.path(lost) == [S.INTENT, S.SUBMITTING, S.UNKNOWN, wanted]
@@ -125,14 +128,14 @@ def arrive_late(desk: WireDesk, late_s: float) -> str:
     order_id = desk.intend()
     desk.execute()
     assert desk.state(order_id) is S.UNKNOWN
-    wait_for(lambda: len(desk.venue.truth()["received"]) > n_before)  # it may have been on its way when we gave up
+    desk.wait_arrived(n_before + 1)
 
     def go_to(at_s: float) -> None:
         while (left_s := began_s + at_s - desk.clock.now_s()) > 0.0005:
             desk.step(min(2.0, left_s))
 
     go_to(late_s + 0.002)
-    wait_for(lambda: desk.venue.truth()["received"][n_before]["taken_ms"] is not None)
+    desk.wait_taken()
     go_to(late_s + 16)
     return order_id
 
@@ -188,6 +191,7 @@ def test_where_nothing_expires_absence_proves_nothing(wire: WireDesk) -> None:
     wire.fault(accept="after", hold_ms=120_000)
     order_id = wire.intend()
     wire.execute()
+    wire.wait_arrived()
     for _ in range(11):
         wire.step(10)
         assert wire.state(order_id) is S.UNKNOWN
@@ -195,7 +199,7 @@ def test_where_nothing_expires_absence_proves_nothing(wire: WireDesk) -> None:
     assert "ORDER_NEEDS_PERSON" in wire.incidents()
     assert wire.write(wire.an_intent())[0].outcome is IntentOutcome.BLOCKED
     wire.advance(10)
-    wait_for(lambda: wire.venue.truth()["received"][0]["taken_ms"] is not None)
+    wire.wait_taken()
     wire.step(30)
     assert wire.state(order_id) is S.FILLED
     judge(wire)

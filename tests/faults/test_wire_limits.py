@@ -114,6 +114,7 @@ def test_even_where_it_was_switched_on_later_one_order_is_one_post(lasting_datab
                 desk.fault(repeat=0, **fault)
                 order_id = desk.intend()
                 desk.execute()
+                desk.wait_arrived(posts + (not is_below))
                 assert desk.posts() == posts + (not is_below), (name, fault)
                 assert desk.state(order_id) is (S.REJECTED if is_below else S.UNKNOWN)
                 desk.venue.clear_script()

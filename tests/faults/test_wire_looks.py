@@ -12,7 +12,7 @@ from regime_pipeline.risk.kill_switch import Level
 from regime_pipeline.services.trading.act_on_turn import act_on_turn
 from regime_pipeline.services.trading.execute_pending import execute_pending
 from regime_pipeline.services.trading.reconcile import reconcile_full, reconcile_orders
-from tests.wire import WireDesk, judge, open_wire, wait_for
+from tests.wire import WireDesk, judge, open_wire
 
 D = Decimal
 S = OrderState
@@ -73,10 +73,10 @@ def test_the_last_that_can_arrive_and_the_longest_that_can_hide(wire: WireDesk, 
     wire.fault(accept="after", hold_ms=4_990 - skew_ms)
     order_id = wire.resting()
     wire.execute()
-    wait_for(lambda: wire.posts() == 1)
+    wire.wait_arrived()
     wire.step(1, 2)
     wire.advance(1.99 - skew_ms / 1000)
-    wait_for(lambda: wire.venue.truth()["received"][0]["taken_ms"] is not None)
+    wire.wait_taken()
     wire.step(2.01 + skew_ms / 1000)
     assert looks(wire, order_id) == ["clean"] * 3
     assert wire.state(order_id) is S.UNKNOWN  # three clean looks, and not one of them late enough
