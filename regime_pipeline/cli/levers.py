@@ -25,9 +25,7 @@ def explain(
     source: Annotated[
         str, typer.Argument(metavar="INPUT.json|SYMBOL", help="One request or a list of them, - for standard input; or a symbol.")
     ],
-    decision: Annotated[
-        UUID | None, typer.Option(metavar="ID", help="Explain the symbol in this stored decision; default: its newest.")
-    ] = None,
+    decision: Annotated[UUID | None, typer.Option(metavar="ID", help="Explain the symbol in this decision; default: its newest.")] = None,
     at: Annotated[str | None, typer.Option(metavar="BAR_CLOSE", help="The same, of the bar that closed then, with its zone.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON: an object for an object, a list for a list.")] = False,
 ) -> None:
