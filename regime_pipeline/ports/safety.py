@@ -236,6 +236,14 @@ class SafetyStore(Protocol):
         """Load the newest comparison of orders and the newest full one (start-up counts as full) that ended by an instant."""
         ...
 
+    def load_first_sent_s(self, account: str, since_s: int, until_s: int) -> int | None:
+        """Load when the first order of [since, until] was sent, or written where it is still to be sent."""
+        ...
+
+    def was_compared_since(self, account: str, since_s: int, until_s: int) -> bool:
+        """Tell whether a full comparison that began after an instant and ended by another was clean."""
+        ...
+
     def load_clean_pass_s(self, account: str | None) -> int | None:
         """Load when the newest full comparison without a finding ended; of all accounts, the oldest of theirs."""
         ...

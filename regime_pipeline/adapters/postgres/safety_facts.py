@@ -170,6 +170,24 @@ class SafetyFacts:
         )
         return [ReconFact(*row) for row in rows]
 
+    def load_first_sent_s(self, account: str, since_s: int, until_s: int) -> int | None:
+        """Load when the first order of [since, until] was sent, or written where it is still to be sent."""
+        row = self.conn.execute(
+            "select extract(epoch from least((select min(sent_at) from orders where account = %s and sent_at between to_timestamp(%s)"
+            " and to_timestamp(%s)), (select min(created_at) from orders where account = %s and state = 'INTENT')))::bigint",
+            (account, since_s, until_s, account),
+        ).fetchone()
+        return row[0] if row else None
+
+    def was_compared_since(self, account: str, since_s: int, until_s: int) -> bool:
+        """Tell whether a full comparison that began after an instant and ended by another was clean."""
+        row = self.conn.execute(
+            "select exists (select from reconciliation_runs where account = %s and kind in ('full', 'startup') and status = 'ok'"
+            " and began_at > to_timestamp(%s) and ended_at <= to_timestamp(%s))",
+            (account, since_s, until_s),
+        ).fetchone()
+        return bool(row and row[0])
+
     def load_clean_pass_s(self, account: str | None) -> int | None:
         """Load when the newest full comparison ended, where that was clean; of all accounts, the oldest of theirs."""
         row = self.conn.execute(

@@ -17,6 +17,8 @@ from regime_pipeline.services.trading.context import Trading
 UNRESOLVED: Final = {"SUBMITTING", "UNKNOWN"}
 MINUTE_S: Final = 60
 FULL_EVERY_S: Final = 300
+FIRST_ORDER_X: Final = 2
+"""The first live order of a UTC day is at most so many smallest orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class VenueState:
 class AccountView:
     """The part of a `GateView` that all orders of a tick share; field by field as there.
 
-    `marks` are by symbol, `clusters` too; a holding without a mark makes the equity unknown, which refuses entries and no exit.
+    `is_first_of_day` tells, in live, that nothing was sent yet today. `marks` are by symbol; a holding without one makes the equity
+    unknown, which refuses entries and no exit.
     """
 
     now_ms: int
@@ -43,6 +46,7 @@ class AccountView:
     missing_arm_parts: tuple[str, ...] = ()
     arm_order_quote: Decimal | None = None
     arm_day_left_quote: Decimal | None = None
+    is_first_of_day: bool = False
     venue: VenueState | None = None
     recon_age_s: int | None = None
     is_recon_clean: bool | None = None
@@ -62,7 +66,8 @@ class AccountView:
         """Count an order that passed: the next one of the tick is judged as if it were live already."""
         live = LiveOrder(order.symbol, order.cluster, order.side, order.leg.purpose, qty, order.price)
         sent = None if self.n_orders_last_min is None else self.n_orders_last_min + 1
-        return replace(self, live_orders=(*self.live_orders, live), n_orders_last_min=sent)
+        most = ZERO if self.is_first_of_day else self.arm_order_quote
+        return replace(self, live_orders=(*self.live_orders, live), n_orders_last_min=sent, arm_order_quote=most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +247,17 @@ def _with_arm(view: AccountView, work: Work, trading: Trading, traded: Decimal) 
         row=row,
         now_s=view.now_ms // 1000,
     )
+    midnight_s, now_s = view.now_ms // 1000 // DAY_S * DAY_S, view.now_ms // 1000
+    first_s = work.safety.load_first_sent_s(terms.account, midnight_s, now_s)
+    most = None if row is None else row.max_order_quote
+    if most is not None and first_s is None:
+        most = min(most, FIRST_ORDER_X * trading.limits.min_order_quote)
+    elif first_s is not None and not work.safety.was_compared_since(terms.account, first_s, now_s):
+        most = ZERO  # the first one must have been compared with the venue before the next leaves
     return replace(
         view,
         missing_arm_parts=missing,
-        arm_order_quote=None if row is None else row.max_order_quote,
+        arm_order_quote=most,
+        is_first_of_day=first_s is None,
         arm_day_left_quote=None if row is None else max(row.max_day_quote - traded, ZERO),
     )

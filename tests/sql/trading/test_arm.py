@@ -44,11 +44,15 @@ def arm(desk: SafetyDesk, **changes: Any) -> None:
         arm_account(work, ArmOrder(**{**fields, **changes}), desk.now_s)
 
 
-def is_refused(desk: SafetyDesk) -> list[str]:
-    """Ask the gate for an entry of 1,000: what of the arm it misses."""
-    order = an_entry(desk, mode=desk.trading.terms.mode)
+def is_refused(desk: SafetyDesk, quote: str = "15", *, after: str | None = None) -> list[str]:
+    """Ask the gate for an entry of so much: what of the arm it misses. `after` another one of the same tick, where that is given."""
+    order, before = (
+        an_entry(desk, mode=desk.trading.terms.mode, qty=Decimal(each) / 100, notional_quote=Decimal(each))
+        for each in (quote, after or "1")
+    )
     with desk.stores.open() as work:
         account = read_account(work, desk.trading, 1000 * desk.now_s, trips=())
+    account = account if after is None else account.with_order(before, before.qty)
     view = build_gate_view(account, order, SymbolView(None, None, None, None))
     return [finding.detail for finding in run_gate(order, view, desk.trading.limits).findings if finding.code == "NOT_ARMED"]
 
@@ -78,7 +82,7 @@ def test_each_partial_combination_is_refused_or_not_live(desk: SafetyDesk, parts
 
 
 @pytest.mark.parametrize(
-    "changes", [{"fingerprint": fingerprint_of("salt-7f", "OTHERKEY")}, {"account": "binance-other"}, {"max_order_quote": Decimal(999)}]
+    "changes", [{"fingerprint": fingerprint_of("salt-7f", "OTHERKEY")}, {"account": "binance-other"}, {"max_order_quote": Decimal(14)}]
 )
 def test_another_key_account_or_a_smaller_limit_is_not_this_arm(desk: SafetyDesk, changes: dict[str, Any]) -> None:
     arm(desk, **changes)
@@ -96,11 +100,52 @@ def test_what_was_traded_today_is_taken_off_the_day(desk: SafetyDesk) -> None:
     arm(desk)
     desk.execute(
         "insert into fills (venue, account, market_type, symbol, fill_key, venue_order_id, venue_trade_id, side, qty, price, venue_ts)"
-        " values ('paper', %s, 'spot', 'AAVE/USDT', '1', '1', '1', 'buy', 41, 100, to_timestamp(%s))",
+        " values ('paper', %s, 'spot', 'AAVE/USDT', '1', '1', '1', 'buy', 49.9, 100, to_timestamp(%s))",
         ACCOUNT, NOON_S - 60,
     )  # fmt: skip
     (why,) = is_refused(desk)
-    assert why.startswith("notional was 1000, the arm leaves 900.0")
+    assert why.startswith("notional was 15.00, the arm leaves 10.0")
+
+
+def send(desk: SafetyDesk, at_s: int) -> None:
+    """Send an order at an instant, long done."""
+    desk.execute(
+        "insert into order_intents (client_order_id, account, strategy, symbol, bar_close, leg, seq, purpose, side, type, qty, limit_price,"
+        " reduce_only, tif, mode, origin, payload_hash, decide_by) values (lpad(%s::text, 32, '0'), %s, 'core-1h', 'AAVE/USDT',"
+        " to_timestamp(%s), 'entry', 0, 'entry', 'buy', 'limit', 1, 1, false, 'GTC', 'live', 'strategy', '', now())",
+        at_s, ACCOUNT, at_s,
+    )  # fmt: skip
+    desk.execute(
+        "insert into orders (client_order_id, venue, account, strategy, symbol, purpose, state)"
+        " values (lpad(%s::text, 32, '0'), 'binance', %s, 'core-1h', 'AAVE/USDT', 'entry', 'INTENT')",
+        at_s, ACCOUNT,
+    )  # fmt: skip
+    desk.execute("update orders set state = 'REJECTED', version = 1, sent_at = to_timestamp(%s) where state = 'INTENT'", at_s)
+
+
+def test_the_first_order_of_the_day_is_small_and_is_compared_before_the_next(desk: SafetyDesk) -> None:
+    arm(desk)
+    send(desk, NOON_S - DAY_S)  # yesterday's
+    assert is_refused(desk, "20") == []
+    assert is_refused(desk, "21") == ["notional was 21.00, the arm leaves 20 per order"]
+    assert is_refused(desk, "15", after="15") == ["notional was 15.00, the arm leaves 0 per order"]
+    send(desk, NOON_S - 60)
+    assert is_refused(desk, "15") == ["notional was 15.00, the arm leaves 0 per order"]
+    compare(desk, "findings")
+    assert is_refused(desk, "15")
+    compare(desk, "ok")
+    assert is_refused(desk, "1500") == []
+    desk.go_to(NOON_S + DAY_S // 2)  # past midnight the next first order is due
+    assert is_refused(desk, "21")
+
+
+def compare(desk: SafetyDesk, status: str) -> None:
+    """Compare with the venue half a minute ago."""
+    desk.execute(
+        "insert into reconciliation_runs (account, kind, status, began_at, ended_at)"
+        " values (%s, 'full', %s, to_timestamp(%s), to_timestamp(%s))",
+        ACCOUNT, status, desk.now_s - 30, desk.now_s - 29,
+    )  # fmt: skip
 
 
 def test_taking_it_back_counts_at_once_and_is_kept(desk: SafetyDesk) -> None:
