@@ -67,7 +67,7 @@ def adjust_command(
 ) -> None:
     """Book what explains a difference; entries that wait for it open after two clean full passes."""
     from regime_pipeline.cli.executor import own_trading
-    from regime_pipeline.services.trading.reconcile import ByHand, book_by_hand
+    from regime_pipeline.services.trading.book_by_hand import ByHand, book_by_hand
     from regime_pipeline.settings import load_settings
 
     with own_trading(load_settings()) as trading:

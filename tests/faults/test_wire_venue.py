@@ -18,10 +18,10 @@ from regime_pipeline.risk.kill_switch import Level
 from regime_pipeline.risk.purpose import Leg, Side
 from regime_pipeline.services.judge_trading import judge_incidents
 from regime_pipeline.services.trading.act_on_turn import measure_offset
+from regime_pipeline.services.trading.book_by_hand import ByHand, book_by_hand
 from regime_pipeline.services.trading.build_gate_view import SymbolView, build_gate_view
 from regime_pipeline.services.trading.context import VenueClock
 from regime_pipeline.services.trading.read_account import AccountView, probe_venue
-from regime_pipeline.services.trading.reconcile import ByHand, book_by_hand
 from tests.wire import WireDesk, judge, open_wire
 
 D = Decimal

@@ -8,14 +8,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
-from uuid import uuid4
 
-from regime_pipeline.errors import BadInputError
 from regime_pipeline.execution.compare import Pause, pause_for, plan_lifts
 from regime_pipeline.execution.drift import Tier
 from regime_pipeline.execution.ladder import UnknownOrder, is_overdue
 from regime_pipeline.execution.order_states import OrderState
-from regime_pipeline.ports import ORPHAN, Failed, PassKind, PassStatus, ReconFinding, ReconRun, Severity, Work
+from regime_pipeline.ports import Failed, PassKind, PassStatus, ReconFinding, ReconRun, Severity, Work
 from regime_pipeline.risk.kill_switch import Level, Scope, Trigger
 from regime_pipeline.services.trading.check_fills import check_fills
 from regime_pipeline.services.trading.check_money import MoneyReading, MoneyVerdict, check_money, read_money
@@ -23,13 +21,13 @@ from regime_pipeline.services.trading.check_orders import RECONCILER, check_orde
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import lift_level, raise_level
-from regime_pipeline.services.trading.open_account import adjust, deposit
 from regime_pipeline.services.trading.recon_verdict import Before, OrderVerdict
 
 ORDERS_EVERY_S: Final = 60
 FULL_EVERY_S: Final = 300
 SECOND_AFTER_S: Final = 6
 """A difference is looked at again after this: two readings must be five seconds apart."""
+DRIFT: Final = "RECON_DRIFT"
 TRADES_ASKED: Final = "trades_asked"
 """Key in the detail of a pass: one that did not ask for trades cannot vouch for what they would show."""
 ACTIVE_BACK_MS: Final = 86_400_000
@@ -111,7 +109,7 @@ def _run_pass(trading: Trading, kind: PassKind, *, with_fills: bool, found: Orde
         "orders": orders.n_orders,
         "fills": orders.n_fills,
         "unknown": unknown,
-        "asked": sorted([pause.source.value, pause.symbol] for pause in orders.pauses | _asked_by(money.findings)),
+        "asked": [[pause.source.value, pause.symbol] for pause in sorted(orders.pauses | _asked_by(money.findings), key=str)],
         "read_ms": reading.began_ms if reading else began_ms,
         TRADES_ASKED: with_fills or found is not None,
     }
@@ -128,9 +126,15 @@ def _settle(trading: Trading, run: ReconRun, asked: Collection[Pause], *, needs_
         lifted = tuple(_plan_lifts(work, account, run))
         for pause in lifted:
             lift_level(work, trading, pause.source, "two clean passes", scope=_scope(account, pause), actor=RECONCILER)
-            close_incident(work, "RECON_DRIFT", pause.symbol or account, RECONCILER)
+            close_incident(work, DRIFT, pause.symbol or account, RECONCILER)
+        if run.kind is PassKind.FULL and run.status is PassStatus.OK and not _is_large(work, account):
+            close_incident(work, DRIFT, account, RECONCILER)  # a person has released it
         _watch_unknown(work, trading)
     return ReconSummary(run, raised, lifted, needs_second)
+
+
+def _is_large(work: Work, account: str) -> bool:
+    return any(switch.source == Trigger.RECON_LARGE and switch.scope.account == account for switch in work.safety.load_switches(account))
 
 
 def _raise(work: Work, trading: Trading, pause: Pause, run: ReconRun) -> bool:
@@ -138,7 +142,7 @@ def _raise(work: Work, trading: Trading, pause: Pause, run: ReconRun) -> bool:
     if pause.level is Level.REDUCE_ONLY or pause.source is Trigger.RECON_MEDIUM:
         found = [each for each in run.findings if each.tier in {Tier.MEDIUM, Tier.LARGE} and each.action]
         evidence = {"findings": [[each.check, each.scope, str(each.expected), str(each.actual)] for each in found]}
-        open_incident(work, "RECON_DRIFT", Severity.CRITICAL, pause.symbol or account, evidence, "recon-drift")
+        open_incident(work, DRIFT, Severity.CRITICAL, pause.symbol or account, evidence, "recon-drift")
     reason = f"reconciliation pass of {account}: {', '.join(sorted({each.scope for each in run.findings if each.action})) or 'orders'}"
     return raise_level(work, trading, pause.source, reason, scope=_scope(account, pause), actor=RECONCILER)
 
@@ -250,36 +254,6 @@ def _read_prices(trading: Trading, reading: MoneyReading) -> dict[str, Decimal]:
     held = {row.asset if row.is_contract else f"{row.asset}/{quote}" for row in rows} | _held_there(reading, quote)
     quotes = {symbol: trading.broker.fetch_quote(symbol) for symbol in sorted(held & known.keys())}
     return {symbol: read.value.mid for symbol, read in quotes.items() if not isinstance(read, Failed)}
-
-
-@dataclass(frozen=True, slots=True)
-class ByHand:
-    """What a person explains: an asset, how much of it came (positive) or went, who, why, and whether it is a deposit or withdrawal."""
-
-    asset: str
-    amount: Decimal
-    actor: str
-    reason: str
-    is_flow: bool = False
-
-
-def book_by_hand(trading: Trading, asked: ByHand) -> None:
-    """Book what a person explains: a deposit or withdrawal, which is no profit, or else an adjustment; the next two passes lift pauses.
-
-    Raises
-    ------
-    BadInputError
-        When nobody or no reason is named, or the amount is 0.
-    """
-    if not (asked.actor.strip() and asked.reason.strip()):
-        raise BadInputError(f"adjustment was by {asked.actor!r} for {asked.reason!r}; name a person with --by and a reason with --reason")
-    account, reference, now_ms = trading.terms.account, uuid4().hex, trading.clock.now_ms()
-    who = {"actor": asked.actor.strip(), "reason": asked.reason.strip()}
-    with trading.stores.open() as work:
-        if asked.is_flow:
-            deposit(work, trading.broker.traits, asked.asset, asked.amount, reference, now_ms, **who)
-        else:
-            adjust(work, account, ORPHAN, asked.asset, asked.amount, reference, now_ms, **who)
 
 
 def _scope(account: str, pause: Pause) -> Scope:

@@ -8,12 +8,15 @@ import pytest
 from regime_pipeline.errors import BadInputError
 from regime_pipeline.execution.order_states import OrderState, VenueStatus
 from regime_pipeline.ports import Listing, OrderSpec, OrderType, PassKind, PassStatus, ReconFinding
+from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.kill_switch import Level, Scope, Trigger
 from regime_pipeline.risk.purpose import Leg, Side
+from regime_pipeline.services.trading.book_by_hand import ByHand, book_by_hand
 from regime_pipeline.services.trading.incidents import ack_incident
+from regime_pipeline.services.trading.kill_levels import Release, release
 from regime_pipeline.services.trading.open_account import open_account
-from regime_pipeline.services.trading.reconcile import ByHand, ReconSummary, book_by_hand, reconcile_full, reconcile_orders
+from regime_pipeline.services.trading.reconcile import ReconSummary, reconcile_full, reconcile_orders
 from tests.trading_desk import ACCOUNT, SYMBOL, Desk
 
 D = Decimal
@@ -140,6 +143,30 @@ def test_large_waits_for_a_person(desk: Desk) -> None:
         assert reconcile_full(desk.trading).is_clean
     assert levels(desk) == {("recon_large", OWN, Level.REDUCE_ONLY)}
     assert desk.latch.switches[0].source == "recon_large"
+
+
+def test_cash_and_a_position_that_differ_both_count(desk: Desk) -> None:
+    buy(desk, "50")
+    desk.fake.balances["AAVE"] -= D(2)
+    desk.fake.balances["USDT"] -= D(300)
+    twice(desk)
+    assert levels(desk) == {("recon_medium", ON_SYMBOL, Level.ENTRIES_OFF), ("recon_medium", OWN, Level.ENTRIES_OFF)}
+
+
+def test_a_large_difference_that_was_explained_and_released_is_closed(desk: Desk) -> None:
+    buy(desk)
+    desk.fake.balances["AAVE"] = D("0.5")
+    twice(desk)
+    assert desk.incidents() == ["RECON_DRIFT"]
+    book_by_hand(desk.trading, ByHand("AAVE", D("-0.499"), "ann", "sent to the cold wallet", is_flow=False))
+    desk.advance(6)
+    assert reconcile_full(desk.trading).is_clean
+    assert desk.incidents() == ["RECON_DRIFT"]  # not released yet
+    with desk.stores.open() as work:
+        release(work, desk.latch, Release(OWN, "ann", "explained"), mode=Mode.PAPER, now_s=desk.now_ms // 1000)
+    desk.advance(300)
+    reconcile_full(desk.trading)
+    assert desk.incidents() == []
 
 
 def test_what_the_ledger_does_not_know_is_large_and_nobodys(desk: Desk) -> None:
