@@ -19,8 +19,6 @@ from regime_pipeline.services.trading.recon_verdict import Before, OrderVerdict,
 
 BACK_MS: Final = 3_600_000
 FIRST_BACK_MS: Final = 86_400_000
-ACK_MS: Final = 60_000
-"""One of ours is nobody's until its acknowledgement has been read."""
 
 
 def check_fills(trading: Trading, symbols: Iterable[str], before: Before, verdict: OrderVerdict) -> None:
@@ -71,12 +69,12 @@ def _judge_booked(
     trading: Trading, symbol: str, fills: Sequence[Fill], tariff: tuple[Decimal, Decimal] | None, verdict: OrderVerdict
 ) -> None:
     """Look at what is booked for the orders of these fills: nobody's trades, and fees beyond the tariff."""
-    account, now_ms = trading.terms.account, trading.clock.now_ms()
+    account = trading.terms.account
     with trading.stores.open() as work:
         rows = work.ledger.load_fills(trading.broker.traits.venue, account, {fill.venue_order_id for fill in fills}, ())
         has_doubt = any(order.state.is_unresolved for order in work.orders.load_live(account, symbol))
     rows = [row for row in rows if row.fill.symbol == symbol]
-    foreign = {r.fill.venue_order_id for r in rows if r.client_order_id is None and now_ms - r.fill.venue_ts_ms > ACK_MS}
+    foreign = {row.fill.venue_order_id for row in rows if row.client_order_id is None}
     for venue_order_id in () if has_doubt else sorted(foreign):
         if _is_claimed(trading, symbol, venue_order_id, verdict):
             continue
@@ -108,7 +106,8 @@ def _is_claimed(trading: Trading, symbol: str, venue_order_id: str, verdict: Ord
             return False
         if row.state is not OrderState.NOT_FOUND:
             book_fills(work, trading.broker.traits, (), trading.clock.now_ms(), known={venue_order_id: client_order_id}, at=trading.at)
-            verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
+            if row.state.is_terminal:
+                verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
             return True
     surface_order(trading, row, read.value, verdict)
     return True
