@@ -132,4 +132,4 @@ def test_an_audit_names_the_first_bad_row(regime: Regime, database: str) -> None
     done = regime("audit", "--json")
     assert done.exit_code == 1
     assert [fault["table"] for fault in read(done)["faults"]] == ["kill_switch"]
-    assert "first bad row is 1" in regime("audit").output
+    assert "kill_switch all: first bad row is" in regime("audit").output
