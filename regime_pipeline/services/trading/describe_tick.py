@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 from uuid import UUID
@@ -98,6 +99,7 @@ def compute_config_hash(trading: Trading, **terms: object) -> str:
     )
 
 
+@cache
 def read_code_version() -> str:
     """Version of the code that decides."""
     return version("regime-pipeline")

@@ -101,6 +101,8 @@ def _draft_buy(
 ) -> Draft:
     rules = instrument.rules
     through = close * (1 + terms.entry_through_bps / BPS)
+    if through * (ONE - terms.default_stop_frac) < rules.tick:
+        return Draft(key, codes=(ReasonCode.BAD_TICK,))  # the grid has no price below this one where its stop could lie
     limit = round_price(through, rules.tick, Side.BUY)
     budget = min((plan.size and plan.size.notional_usd) or ZERO, limits.max_order_quote)
     qty = plan_qty(budget / limit, limit, rules)
