@@ -19,6 +19,8 @@ from regime_pipeline.services.trading.recon_verdict import Before, OrderVerdict,
 
 BACK_MS: Final = 3_600_000
 FIRST_BACK_MS: Final = 86_400_000
+NO_ORDER: Final = "0" * 32
+"""A client order id that is nobody's: the venue's id says which order is meant."""
 
 
 def check_fills(trading: Trading, symbols: Iterable[str], before: Before, verdict: OrderVerdict) -> None:
@@ -93,7 +95,7 @@ def _is_claimed(trading: Trading, symbol: str, venue_order_id: str, verdict: Ord
         reported = {each.scope for each in work.recon.load_incidents() if each.kind == "FOREIGN_FILL"}
     if f"{account}|{symbol}|{venue_order_id}" in reported:
         return False
-    read = trading.broker.fetch_order(symbol, "", venue_order_id)
+    read = trading.broker.fetch_order(symbol, NO_ORDER, venue_order_id)
     if isinstance(read, Failed):
         verdict.unknown.append(f"order {venue_order_id}: {read.reason}")
         return True
