@@ -40,6 +40,10 @@ class DatabaseError(RegimeError):
     """The database cannot be reached, started or is not the one we expect."""
 
 
+class DatabaseBusyError(DatabaseError):
+    """The database ended a transaction that got in another's way, or had no connection left: the same one may succeed a moment later."""
+
+
 class MigrationError(DatabaseError):
     """The schema is not what the migrations say, or one of them failed."""
 

@@ -19,9 +19,12 @@ from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.orchestration.policies import ACCOUNT_TAG, BAR_TAG, STRATEGY_TAG, TICK_PRIORITY, TIMEFRAME_TAG, TRADING_TEAM
 from regime_pipeline.orchestration.resources import Desk, Market, Stores
 from regime_pipeline.orchestration.window import spell_bar
+from regime_pipeline.ports import Work
 from regime_pipeline.services.trading.find_new_bars import BarDue, NewBar, execution_timeframes, find_new_bars, judge_bar
 from regime_pipeline.settings import Settings, load_settings
 
+AGAIN_S: Final = 60
+"""So long after its close a bar should have been decided; then its tick is asked for again, once a minute."""
 MAX_WAIT_S: Final = 45
 """Dagster gives an evaluation 60 seconds."""
 QUIET_SECOND: Final = 45
@@ -61,11 +64,31 @@ def plan_ticks(
     return requests, now_seen
 
 
-def ask_for_tick(bar: NewBar, settings: Settings) -> dg.RunRequest:
-    """Ask for one tick; account, strategy and bar close name it."""
+def plan_again(
+    seen: Mapping[Timeframe, int], undecided: Sequence[NewBar], dues: Mapping[Timeframe, BarDue], now_s: int, settings: Settings
+) -> list[dg.RunRequest]:
+    """Ask once a minute for the tick of a bar that was asked for and is not decided, while it may be: its run was lost on the way.
+
+    A daemon that dies after the cursor moved and before the run was launched leaves nothing but that the bar has no decision. Where
+    the run is only slow, the second one adopts what the first decided.
+    """
+    requests = []
+    for bar in undecided:
+        age_s = now_s - bar.close_s
+        if (
+            seen.get(bar.timeframe) == bar.close_s
+            and dues[bar.timeframe] is BarDue.NOW
+            and age_s >= min(AGAIN_S, bar.timeframe.seconds // 3)
+        ):
+            requests.append(ask_for_tick(bar, settings, f":again-{age_s // AGAIN_S}"))
+    return requests
+
+
+def ask_for_tick(bar: NewBar, settings: Settings, again: str = "") -> dg.RunRequest:
+    """Ask for one tick; account, strategy and bar close name it, and `again` where the first run was lost."""
     strategy, close = f"{settings.trading_book}-{bar.timeframe}", spell_bar(bar.close_s)
     return dg.RunRequest(
-        run_key=f"pm:{settings.trading_account}:{strategy}:{close}",
+        run_key=f"pm:{settings.trading_account}:{strategy}:{close}{again}",
         tags={
             ACCOUNT_TAG: settings.trading_account,
             STRATEGY_TAG: strategy,
@@ -95,8 +118,10 @@ def regime_bar(context: dg.SensorEvaluationContext, stores: Stores, market: Mark
     while True:
         with stores.open() as work:
             bars = find_new_bars(work, universe, settings.trading_book)
+            undecided = [bar for bar in bars if not _is_decided(work, bar, settings)]
         dues = {bar.timeframe: judge_bar(bar, now_s(), limits) for bar in bars}
         requests, seen = plan_ticks(before, bars, dues, settings)
+        requests += plan_again(before, undecided, dues, now_s(), settings)
         if requests or seen != before:
             cursor = json.dumps({timeframe.value: close_s for timeframe, close_s in seen.items()}, sort_keys=True)
             return dg.SensorResult(run_requests=requests, cursor=cursor, skip_reason=None if requests else "bars too old to decide on")
@@ -105,6 +130,11 @@ def regime_bar(context: dg.SensorEvaluationContext, stores: Stores, market: Mark
             return dg.SkipReason("no new bar")
         is_waiting = any(bar.close_s > before[bar.timeframe] for bar in bars)
         wait_for_word(stores, min(left_s, LOOK_S if is_waiting else POLL_S))
+
+
+def _is_decided(work: Work, bar: NewBar, settings: Settings) -> bool:
+    strategy = f"{settings.trading_book}-{bar.timeframe}"
+    return work.journal.find_decision(settings.trading_account, strategy, bar.close_s) is not None
 
 
 def wait_for_word(stores: Stores, timeout_s: float) -> None:

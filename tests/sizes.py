@@ -21,3 +21,5 @@ TICK_ROUNDS = int(os.environ.pop("REGIME_TEST_TICK_ROUNDS", "60"))
 """How many bars tests/faults/test_ticks.py lets three ticks decide at once; a night's size is 300."""
 TWO_OF_ALL_MINUTES = int(os.environ.pop("REGIME_TEST_TWO_MINUTES", "1"))
 """How long tests/e2e/test_two_of_all.py lets two daemons and two executors work on one account; the issue says 5."""
+LOST_COMMITS = int(os.environ.pop("REGIME_TEST_LOST_COMMITS", "24"))
+"""How many answers to COMMIT tests/faults/test_database.py loses; the row of the fault catalogue says 100."""

@@ -57,10 +57,10 @@ class Racers:
 
 
 def keep_fresh(desk: TickDesk, contract: str = "AAVE") -> None:
-    """Give drivers and a token bars up to now: what is decided on is young."""
+    """Give drivers and a token the bars of the hour that has passed: what is decided on is young and whole."""
     for timeframe in CHANNEL_TIMEFRAMES:
         for series in ("regime:BTC", "regime:ALT"):
-            desk.save_driver(series, timeframe, desk.calm_bars(timeframe, 3))
+            desk.save_driver(series, timeframe, desk.calm_bars(timeframe, max(4, 4000 // timeframe.seconds)))
     desk.save_token(Timeframe.H1, desk.calm_bars(Timeframe.H1, 3), f"token:{contract}:binance")
 
 

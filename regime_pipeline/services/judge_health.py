@@ -43,6 +43,9 @@ COLLECTOR_SILENT_S: Final = 180
 """It writes its heartbeat every few seconds, and reconnects after 90 s of silence."""
 DAEMON_SILENT_S: Final = 300
 """Dagster's daemons beat every 30 s; a long garbage collection or a busy machine is not a death."""
+DAEMON_TRADING_S: Final = 75
+"""Where orders are sent nothing is decided without them, so that two beats missed are enough: `regime alerts watch --every 15` then
+tells within 90 s."""
 DISK_WARNING_BYTES: Final = 5 * 1024**3
 DISK_CRITICAL_BYTES: Final = 1024**3
 """A day writes about 0.1 GiB; Postgres needs room for its log when a backfill runs."""
@@ -161,9 +164,9 @@ def judge_checks(checks: Sequence[FailedCheck]) -> Iterator[Alert]:
         yield Alert(AlertKind.CHECK_FAILURE, f"{each.table}:{each.check}", Severity.CRITICAL, text, each.failed_s)
 
 
-def judge_daemons(beats: Mapping[str, int], now_s: int) -> Iterator[Alert]:
+def judge_daemons(beats: Mapping[str, int], now_s: int, silent_s: int = DAEMON_SILENT_S) -> Iterator[Alert]:
     """Find daemons of Dagster that give no sign: one alert, since they die together; an instance whose daemon never ran has none."""
-    silent = {daemon.lower(): beat_s for daemon, beat_s in sorted(beats.items()) if now_s - beat_s > DAEMON_SILENT_S}
+    silent = {daemon.lower(): beat_s for daemon, beat_s in sorted(beats.items()) if now_s - beat_s > silent_s}
     if silent:
         since_s = min(silent.values())
         who = "all" if len(silent) == len(beats) else ", ".join(silent)

@@ -145,7 +145,8 @@ def _build_probes(watched: Watched, rules: WatchRules, now_s: int) -> dict[Alert
     if scheduler is not None:
         probes[AlertKind.RUN_FAILURE] = lambda: judge.judge_jobs(scheduler.load_failing_jobs(now_s - JOB_QUIET_S))
         probes[AlertKind.CHECK_FAILURE] = lambda: judge.judge_checks(scheduler.load_failed_checks())
-        probes[AlertKind.DAEMON_SILENT] = lambda: judge.judge_daemons(scheduler.load_daemon_beats(), now_s)
+        silent_s = judge.DAEMON_TRADING_S if rules.is_trading else judge.DAEMON_SILENT_S
+        probes[AlertKind.DAEMON_SILENT] = lambda: judge.judge_daemons(scheduler.load_daemon_beats(), now_s, silent_s)
         probes[AlertKind.DAGSTER_SIZE] = lambda: judge.judge_dagster_size(scheduler.load_size_bytes(), now_s)
     if watched.trading is not None:
         probes |= _build_trading_probes(watched, watched.trading, rules, now_s)

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from regime_pipeline.adapters.postgres.embedded import ensure_server, find_server
-from regime_pipeline.errors import DatabaseError, LedgerImbalanceError
+from regime_pipeline.errors import DatabaseBusyError, DatabaseError, LedgerImbalanceError
 from regime_pipeline.settings import Settings
 
 REGIME_DB: Final = "regime"
@@ -21,6 +21,7 @@ DAGSTER_SCHEME: Final = "postgresql+psycopg2"
 CONNECT_TIMEOUT_S: Final = 10
 _NOT_A_URL: Final = "the database address is not a valid URL. Write postgresql://user:password@host:port/db."
 _CREATE_LOCK_KEY: Final = 0x7265_6769_6D66
+_IN_THE_WAY: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,10 @@ def told_when_lost(conn: psycopg.Connection) -> Iterator[None]:
 
     Raises
     ------
+    DatabaseBusyError
+        When the server ended the transaction because of another one: a deadlock, a lock waited for too long.
     DatabaseError
-        When the server went away, or ended the transaction: a lock waited for too long, a deadlock, a full disk. Any other error
-        passes as it is.
+        When the server went away, or ended the transaction for another reason: a full disk. Any other error passes as it is.
     LedgerImbalanceError
         When a batch of the ledger does not sum to zero, which the database finds out at the commit.
     """
@@ -125,7 +127,8 @@ def told_when_lost(conn: psycopg.Connection) -> Iterator[None]:
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
         what = "went away in the middle of a transaction" if conn.broken else "ended a transaction, and nothing of it was kept"
-        raise DatabaseError(f"the database {what}: {reason}. What it wrote is asked for again.") from error
+        kind = DatabaseBusyError if isinstance(error, _IN_THE_WAY) else DatabaseError
+        raise kind(f"the database {what}: {reason}. What it wrote is asked for again.") from error
 
 
 def _explain(params: dict[str, str | int | None], error: psycopg.OperationalError) -> DatabaseError:

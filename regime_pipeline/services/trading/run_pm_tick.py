@@ -23,6 +23,7 @@ from regime_pipeline.regime.drivers import CHANNEL_TIMEFRAMES, DRIVERS
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.gate_view import SeriesHealth
 from regime_pipeline.services.trading.act_on_turn import act_on_turn
+from regime_pipeline.services.trading.again import run_again
 from regime_pipeline.services.trading.build_gate_view import Series, read_series_health
 from regime_pipeline.services.trading.close_trades import Candidate, close_trades
 from regime_pipeline.services.trading.context import Trading
@@ -38,7 +39,9 @@ from regime_pipeline.services.trading.place_orders import LineResult, place_orde
 from regime_pipeline.services.trading.read_account import VenueState, probe_venue, read_account
 from regime_pipeline.services.trading.tick_market import StoredMarket
 
-LEASE_S: Final = 180
+LEASE_S: Final = 115
+"""A tick that dies while it holds its lease blocks its strategy for this and the second before a takeover: two minutes at most. One that
+lives longer has lost it, and writes nothing; Dagster ends its run at 120 seconds."""
 ACCOUNT_WAIT_S: Final = 10
 ACCOUNT_POLL_S: Final = 0.05
 DEFAULT_TERMS: Final = TickTerms()
@@ -229,14 +232,19 @@ class Tick:
         LeaseLostError
             When the lease is not ours any more.
         """
-        trading, inputs = self.trading, self.snapshot.inputs
         venue, state = self._ask_venue()
-        with open_account_work(trading, inputs.account) as work:
+        decision_id, counts = run_again(self.trading, lambda: self._write_all(venue, state))
+        self.trading.at("after_intent")
+        return decision_id, counts
+
+    def _write_all(self, venue: VenueSide, state: VenueState | None) -> tuple[UUID, dict[str, int]]:
+        """Make tx1: nothing outside the database is done in it."""
+        inputs = self.snapshot.inputs
+        with open_account_work(self.trading, inputs.account) as work:
             decision_id, counts = self.write(work, venue, state)
             # last, so that its row is locked for a moment only: whoever else wants the lease must hear at once that it is held
             if self.lease is not None and not work.orders.renew_lease(self.lease):
                 raise LeaseLostError(f"tick of {inputs.strategy} at {inputs.bar_close_s}: the lease was taken over; nothing is written")
-        trading.at("after_intent")
         return decision_id, counts
 
     def write(self, work: Work, venue: VenueSide, state: VenueState | None) -> tuple[UUID, dict[str, int]]:

@@ -16,6 +16,7 @@ from regime_pipeline.risk.arm import ArmRow, Mode, missing_arm_parts
 from regime_pipeline.risk.kill_switch import Switch, is_allowed, worst_level
 from regime_pipeline.risk.purpose import Leg, Purpose
 from regime_pipeline.services.trading.adopt_reading import Reading, book_reading, fetch_reading
+from regime_pipeline.services.trading.again import run_again
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.cycle import Cycle, next_look_ms, note_pause
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
@@ -99,12 +100,15 @@ def _send(cycle: Cycle, order: OrderRow, before: Answered | None) -> Answered | 
 
 def _commit_sending(cycle: Cycle, order: OrderRow, before: Answered | None) -> tuple[OrderRow, ArmRow | None]:
     """tx2: what says that the order is about to leave is there before it leaves, or it does not leave."""
-    asked_s, recorded = cycle.trading.monotonic(), None
-    try:
+    asked_s = cycle.trading.monotonic()
+
+    def write() -> tuple[OrderRow | None, OrderRow, ArmRow | None]:
         with cycle.trading.stores.open() as work:
-            if before is not None:
-                recorded = _write_answer(work, cycle, before)
-            after, arm = _begin(work, cycle, order)
+            recorded = _write_answer(work, cycle, before) if before is not None else None
+            return recorded, *_begin(work, cycle, order)
+
+    try:
+        recorded, after, arm = run_again(cycle.trading, write)
     except (LeaseLostError, DatabaseError):
         raise
     except RegimeError:
@@ -198,10 +202,14 @@ def _book_unsent(cycle: Cycle, order: OrderRow, reason: str) -> OrderRow:
 
 def _record(cycle: Cycle, answered: Answered) -> None:
     """tx3: the step that the answer proves. Whatever fails here leaves SUBMITTING to recovery; the wire is never repeated."""
+
+    def write() -> OrderRow:
+        with cycle.trading.stores.open() as work:
+            return _write_answer(work, cycle, answered)
+
     with cycle.handling(answered.order):
         try:
-            with cycle.trading.stores.open() as work:
-                after = _write_answer(work, cycle, answered)
+            after = run_again(cycle.trading, write)
         except BrokerConfirmationRequiredError as error:
             proof = _proof_of(answered.reply.answer, answered.verdict)
             told = replace(proof, evidence={**proof.evidence, "refused": str(error)})
