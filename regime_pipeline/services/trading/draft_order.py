@@ -101,9 +101,10 @@ def _draft_buy(
 ) -> Draft:
     rules = instrument.rules
     through = close * (1 + terms.entry_through_bps / BPS)
-    if through * (ONE - terms.default_stop_frac) < rules.tick:
-        return Draft(key, codes=(ReasonCode.BAD_TICK,))  # the grid has no price below this one where its stop could lie
-    limit = round_price(through, rules.tick, Side.BUY)
+    limit = round_price(through, rules.tick, Side.BUY) if through >= rules.tick else ZERO
+    stop = limit * (ONE - terms.default_stop_frac)
+    if stop < rules.tick:
+        return Draft(key, codes=(ReasonCode.BAD_TICK,))  # the grid has no price below the limit where the stop could lie
     budget = min((plan.size and plan.size.notional_usd) or ZERO, limits.max_order_quote)
     qty = plan_qty(budget / limit, limit, rules)
     if qty == 0:
@@ -124,7 +125,7 @@ def _draft_buy(
         origin="strategy",
         mode=terms.mode,
         decide_by_ms=decide_by_ms,
-        stop_price=round_stop(limit * (ONE - terms.default_stop_frac), rules.tick, Side.SELL),
+        stop_price=round_stop(stop, rules.tick, Side.SELL),
         gap_quote=cost * limits.exit_slippage_cap_bps / BPS,
         cost_quote=cost * 2 * (instrument.taker_bps + half_spread + FIXED_BPS) / BPS,
         expected_move_quote=EXPECTED_ATRS * to_decimal(plan.atr) * qty if plan.atr is not None else None,
