@@ -18,11 +18,12 @@ _FILL: Final = sql.SQL(
     " from fills as f where venue = %(venue)s and account = %(account)s"
 )
 # Each order and each key is looked up for itself (offset 0 forbids anything else), whatever the planner believes of the tables:
-# a process that starts on empty ones must not read them all when they are full.
+# a process that starts on empty ones must not read them all when they are full. What is looked for comes as JSON: of an array the
+# planner sees the length, takes the plan for ten for worse than one for this very call, and plans each call anew.
 FILLS: Final = sql.SQL(
-    "select found.* from unnest(%(orders)s::text[]) as w (id) cross join lateral"
+    "select found.* from json_array_elements_text(%(orders)s::json) as w (id) cross join lateral"
     " ({fill} and venue_order_id = w.id offset 0) as found union"
-    " select found.* from unnest(%(symbols)s::text[], %(keys)s::text[]) as w (symbol, key), (values ('spot'), ('linear')) as m (type)"
+    " select found.* from json_to_recordset(%(keys)s::json) as w (symbol text, key text), (values ('spot'), ('linear')) as m (type)"
     " cross join lateral ({fill} and market_type = m.type and symbol = w.symbol and fill_key = w.key offset 0) as found"
 ).format(fill=_FILL)
 LOCK_ORDERS: Final[LiteralString] = (
@@ -31,8 +32,8 @@ LOCK_ORDERS: Final[LiteralString] = (
     " case when a.kind = 'entry' and a.trade_id is null then a.idempotency_key end from orders as o"
     " join order_intents as i using (client_order_id) left join pm_actions as a on a.id = i.action_id"
     " left join lowcap_positions as p on p.id = a.position_id where o.client_order_id = any(array(select found.client_order_id"
-    " from unnest(%s::text[], %s::text[]) as w (symbol, id) cross join lateral (select client_order_id from orders as t where t.venue = %s"
-    " and t.account = %s and t.symbol = w.symbol and t.venue_order_id = w.id offset 0) as found) || %s::text[])"
+    " from json_to_recordset(%s::json) as w (symbol text, id text) cross join lateral (select client_order_id from orders as t"
+    " where t.venue = %s and t.account = %s and t.symbol = w.symbol and t.venue_order_id = w.id offset 0) as found) || %s::text[])"
     " order by o.client_order_id for update of o"
 )
 FILLS_BETWEEN: Final = sql.SQL(
@@ -77,7 +78,7 @@ SUM_ACTIONS: Final = sql.SQL(
     " fee_usd = s.fee_usd from (select i.action_id, t.trade_id, sum(f.qty) as qty, round(sum(f.qty * f.price), 18) as usd,"
     " coalesce(sum(f.fee_amount) filter (where f.fee_asset = split_part(f.symbol, '/', 1)), 0) as fee_qty,"
     " coalesce(sum(f.fee_quote) filter (where f.fee_asset <> split_part(f.symbol, '/', 1)), 0) as fee_usd"
-    " from unnest(%s::bigint[], %s::uuid[]) as t (action_id, trade_id) join order_intents as i using (action_id)"
+    " from json_to_recordset(%s::json) as t (action_id bigint, trade_id uuid) join order_intents as i using (action_id)"
     " join fills as f using (client_order_id) group by i.action_id, t.trade_id) as s"
     " where a.id = s.action_id returning {action}"
 ).format(action=_ACTION)

@@ -1,9 +1,10 @@
 """Fills, ledger and what follows from them in Postgres: each call is one statement, whatever the number of rows."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -60,8 +61,8 @@ class PostgresLedger:
         self, venue: str, account: str, venue_order_ids: Collection[tuple[str, str]], client_order_ids: Collection[str]
     ) -> list[BookedOrder]:
         """Lock orders by (symbol, the venue's id) and by ours; each is listed once."""
-        symbols, ids = _columns(venue_order_ids, 2)
-        rows = self.conn.execute(LOCK_ORDERS, (_TERMINAL, symbols, ids, venue, account, list(client_order_ids)))
+        wanted = write_rows({"symbol": symbol, "id": venue_id} for symbol, venue_id in venue_order_ids)
+        rows = self.conn.execute(LOCK_ORDERS, (_TERMINAL, wanted, venue, account, list(client_order_ids)))
         return [
             BookedOrder(
                 client_id, venue_id, symbol, Side(side), strategy, qty, is_over, action_id, position_id, mid, frozenset(flags), opens
@@ -71,8 +72,12 @@ class PostgresLedger:
 
     def load_fills(self, venue: str, account: str, venue_order_ids: Collection[str], keys: Collection[tuple[str, str]]) -> list[FillRow]:
         """Load the fills of orders at the venue, and those with these (symbol, fill key)."""
-        symbols, fill_keys = _columns(keys, 2)
-        wanted = {"venue": venue, "account": account, "orders": list(venue_order_ids), "symbols": symbols, "keys": fill_keys}
+        wanted = {
+            "venue": venue,
+            "account": account,
+            "orders": json.dumps(list(venue_order_ids)),
+            "keys": write_rows({"symbol": symbol, "key": key} for symbol, key in keys),
+        }
         rows = self.conn.cursor(row_factory=dict_row).execute(FILLS, wanted)
         return [read_fill(row) for row in rows]
 
@@ -167,7 +172,8 @@ class PostgresLedger:
 
         Each becomes part of the trade given with it, unless it is part of one.
         """
-        rows = self.conn.cursor(row_factory=dict_row).execute(SUM_ACTIONS, (list(trades), list(trades.values())))
+        wanted = write_rows({"action_id": number, "trade_id": trade_id and str(trade_id)} for number, trade_id in trades.items())
+        rows = self.conn.cursor(row_factory=dict_row).execute(SUM_ACTIONS, (wanted,))
         return [read_stored(row) for row in rows]
 
     def load_trade(self, trade_id: UUID) -> list[Action]:
@@ -270,10 +276,6 @@ class PostgresLedger:
             ),
         )
         return done.rowcount == 1
-
-
-def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [[row[at] for row in rows] for at in range(width)]
 
 
 def _list(names: Collection[str] | None) -> list[str] | None:
