@@ -78,7 +78,7 @@ def plan_again(
         if (
             seen.get(bar.timeframe) == bar.close_s
             and dues[bar.timeframe] is BarDue.NOW
-            and age_s >= min(AGAIN_S, bar.timeframe.seconds // 3)
+            and age_s >= min(AGAIN_S, bar.timeframe.seconds // 2)
         ):
             requests.append(ask_for_tick(bar, settings, f":again-{age_s // AGAIN_S}"))
     return requests
