@@ -150,6 +150,10 @@ class Work(Protocol):
         """Mark a point in the transaction: what is written in the block is undone when an error leaves it, the rest stays."""
         ...
 
+    def hurry(self) -> None:
+        """Let the commit return before the disk has it: for what is computed again when it is lost, never for what an order follows."""
+        ...
+
     def freeze(self) -> None:
         """See one instant for the rest of the transaction, and write nothing; only before anything was read."""
         ...

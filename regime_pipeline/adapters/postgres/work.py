@@ -232,6 +232,10 @@ class PostgresWork:
         with self.conn.transaction():
             yield
 
+    def hurry(self) -> None:
+        """Let the commit return before the disk has it: for what is computed again when it is lost, never for what an order follows."""
+        self.conn.execute("set local synchronous_commit = off")
+
     def freeze(self) -> None:
         """See one instant for the rest of the transaction, and write nothing; only before anything was read."""
         self.conn.execute("set transaction isolation level repeatable read read only")

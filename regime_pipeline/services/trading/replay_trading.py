@@ -200,6 +200,7 @@ class Replay:
     def _tick_quietly(self, close_s: int, market: ReplayMarket) -> dict[str, int] | None:
         """Decide a bar and write it in one transaction; None, and nothing is written, when something is to be ordered."""
         with self.trading.stores.open() as work:
+            work.hurry()
             snapshot = self._load(work, close_s, market, is_reconciled=self.is_clean)
             tick = Tick(self.trading, self.universe, snapshot, decide(snapshot.inputs), market.tariffs(), lease=None)
             if tick.is_acting:
