@@ -123,7 +123,7 @@ class WireDesk(Desk):
         """Bring money from outside, and book it."""
         self.venue.hand.deposit(asset, amount)
         with self.stores.open() as work:
-            deposit(work, self.broker.traits, asset, D(amount), f"brought at {self.now_ms}", self.now_ms)
+            deposit(work, self.broker.traits, asset, D(amount), f"brought {asset} at {self.now_ms}", self.now_ms)
 
     def posts(self) -> int:
         """Creates that left."""

@@ -13,9 +13,14 @@ from regime_pipeline.execution.fills import Fill
 from regime_pipeline.execution.ledger import LedgerAccount
 from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.portfolio.money import ZERO
+from regime_pipeline.portfolio.reasons import ReasonCode
 from regime_pipeline.ports import BookingSummary, Ok
-from regime_pipeline.risk.purpose import Leg, Purpose
+from regime_pipeline.risk.gate import run_gate
+from regime_pipeline.risk.gate_view import GateVerdict, OrderRequest
+from regime_pipeline.risk.purpose import Leg, Purpose, Side
 from regime_pipeline.services.trading.book_fills import book_fills
+from regime_pipeline.services.trading.build_gate_view import SymbolView, build_gate_view
+from regime_pipeline.services.trading.read_account import VenueState, read_account
 from tests.builders import T0
 from tests.wire import WireDesk
 
@@ -126,6 +131,27 @@ class Position:
         self.desk.step(0, 2)
         assert self.desk.state(order_id) is OrderState.FILLED, self.desk.path(order_id)
         return order_id
+
+
+def judge_request(desk: WireDesk, leg: Leg, qty: Decimal, price: Decimal) -> GateVerdict:
+    """Ask the gate, with what account, book and kill levels say now, whether an order may be written."""
+    side = Side.BUY if leg.purpose is Purpose.ENTRY else Side.SELL
+    now_ms, terms = desk.trading.clock.now_ms(), desk.trading.terms
+    request = OrderRequest(
+        "0" * 32, terms.account, "onchain_crypto-1h", desk.symbol, "majors", leg, side, qty, price, qty * price, "strategy", terms.mode,
+        now_ms + 60_000,
+    )  # fmt: skip
+    quote = desk.broker.fetch_quote(desk.symbol)
+    with desk.stores.open() as work:
+        rules = work.safety.load_rules(desk.broker.traits.venue)[desk.symbol]
+        account = read_account(work, desk.trading, now_ms, trips=(), venue=VenueState(is_up=True))
+    view = build_gate_view(account, request, SymbolView(rules, (), quote.value if isinstance(quote, Ok) else None, price))
+    return run_gate(request, view, desk.trading.limits)
+
+
+def entry_codes(desk: WireDesk) -> set[ReasonCode]:
+    """Codes by which the gate would refuse an entry now."""
+    return {finding.code for finding in judge_request(desk, Leg.ENTRY, D("0.010"), D(40_000)).findings}
 
 
 @dataclass

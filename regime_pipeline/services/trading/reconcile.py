@@ -126,7 +126,7 @@ def _settle(trading: Trading, run: ReconRun, asked: Collection[Pause], *, needs_
         lifted = tuple(_plan_lifts(work, account, run))
         for pause in lifted:
             lift_level(work, trading, pause.source, "two clean passes", scope=_scope(account, pause), actor=RECONCILER)
-            close_incident(work, DRIFT, pause.symbol or account, RECONCILER)
+            close_incident(work, DRIFT, _incident_scope(account, pause), RECONCILER)
         if run.kind is PassKind.FULL and run.status is PassStatus.OK and not _is_large(work, account):
             close_incident(work, DRIFT, account, RECONCILER)  # a person has released it
         _watch_unknown(work, trading)
@@ -142,7 +142,7 @@ def _raise(work: Work, trading: Trading, pause: Pause, run: ReconRun) -> bool:
     if pause.level is Level.REDUCE_ONLY or pause.source is Trigger.RECON_MEDIUM:
         found = [each for each in run.findings if each.tier in {Tier.MEDIUM, Tier.LARGE} and each.action]
         evidence = {"findings": [[each.check, each.scope, str(each.expected), str(each.actual)] for each in found]}
-        open_incident(work, DRIFT, Severity.CRITICAL, pause.symbol or account, evidence, "recon-drift")
+        open_incident(work, DRIFT, Severity.CRITICAL, _incident_scope(account, pause), evidence, "recon-drift")
     reason = f"reconciliation pass of {account}: {', '.join(sorted({each.scope for each in run.findings if each.action})) or 'orders'}"
     return raise_level(work, trading, pause.source, reason, scope=_scope(account, pause), actor=RECONCILER)
 
@@ -254,6 +254,11 @@ def _read_prices(trading: Trading, reading: MoneyReading) -> dict[str, Decimal]:
     held = {row.asset if row.is_contract else f"{row.asset}/{quote}" for row in rows} | _held_there(reading, quote)
     quotes = {symbol: trading.broker.fetch_quote(symbol) for symbol in sorted(held & known.keys())}
     return {symbol: read.value.mid for symbol, read in quotes.items() if not isinstance(read, Failed)}
+
+
+def _incident_scope(account: str, pause: Pause) -> str:
+    """What an incident is about: two accounts with the same symbol have two of them."""
+    return account if pause.symbol is None else f"{account}|{pause.symbol}"
 
 
 def _scope(account: str, pause: Pause) -> Scope:
