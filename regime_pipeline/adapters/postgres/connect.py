@@ -23,6 +23,9 @@ _NOT_A_URL: Final = "the database address is not a valid URL. Write postgresql:/
 _CREATE_LOCK_KEY: Final = 0x7265_6769_6D66
 _IN_THE_WAY: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable)
 
+_BROKEN_INSIDE: Final = (psycopg.errors.InternalError_, psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted)
+"""What a server says that could not write or believe a file of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Urls:
@@ -116,7 +119,8 @@ def told_when_lost(conn: psycopg.Connection) -> Iterator[None]:
     DatabaseBusyError
         When the server ended the transaction because of another one: a deadlock, a lock waited for too long.
     DatabaseError
-        When the server went away, or ended the transaction for another reason: a full disk. Any other error passes as it is.
+        When the server went away, or ended the transaction for another reason: a full disk, a broken file. Any other error
+        passes as it is.
     LedgerImbalanceError
         When a batch of the ledger does not sum to zero, which the database finds out at the commit.
     """
@@ -124,7 +128,7 @@ def told_when_lost(conn: psycopg.Connection) -> Iterator[None]:
         yield
     except psycopg.errors.IntegrityConstraintViolation as error:  # raised by check_batch alone: all others have a subclass
         raise LedgerImbalanceError(f"{error.diag.message_primary}. Nothing of the transaction was kept.") from error
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, *_BROKEN_INSIDE) as error:
         reason = " ".join(str(error).split())
         what = "went away in the middle of a transaction" if conn.broken else "ended a transaction, and nothing of it was kept"
         kind = DatabaseBusyError if isinstance(error, _IN_THE_WAY) else DatabaseError

@@ -9,8 +9,9 @@ from regime_pipeline.execution.compare import Grade, Pause, judge_fee
 from regime_pipeline.execution.fills import Fill
 from regime_pipeline.execution.order_states import OrderState
 from regime_pipeline.portfolio.money import EXACT, ZERO
-from regime_pipeline.ports import Failed, FillRow, Ok, ReconFinding, Severity
+from regime_pipeline.ports import Failed, FillRow, Ok, ReconFinding, Severity, VenueOrder
 from regime_pipeline.risk.kill_switch import Trigger
+from regime_pipeline.services.trading.adopt_orders import adopt_by_key, find_own_keys
 from regime_pipeline.services.trading.book_fills import book_fills
 from regime_pipeline.services.trading.check_orders import surface_order
 from regime_pipeline.services.trading.context import Trading
@@ -57,7 +58,7 @@ def _book(trading: Trading, symbol: str, fills: Sequence[Fill], earlier: ReconFi
         verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
         if repeats > 1:
             with trading.stores.open() as work:
-                open_incident(work, "FILL_MISSING", Severity.CRITICAL, symbol, {"why": str(error)}, "fill-missing")
+                open_incident(work, "FILL_MISSING", Severity.CRITICAL, f"{trading.terms.account}|{symbol}", {"why": str(error)}, "fill-missing")
         return
     verdict.n_fills += summary.booked
     if summary.booked:
@@ -104,14 +105,29 @@ def _is_claimed(trading: Trading, symbol: str, venue_order_id: str, verdict: Ord
         return False
     with trading.stores.open() as work:
         row = work.orders.load_orders([client_order_id]).get(client_order_id)
-        if row is None or row.intent.key.account != account:
-            return False
+    if row is None:
+        return _is_restored(trading, read.value, verdict)
+    if row.intent.key.account != account:
+        return False
+    with trading.stores.open() as work:
         if row.state is not OrderState.NOT_FOUND:
             book_fills(work, trading.broker.traits, (), trading.clock.now_ms(), known={venue_order_id: client_order_id}, at=trading.at)
             if row.state.is_terminal:
                 verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
             return True
     surface_order(trading, row, read.value, verdict)
+    return True
+
+
+def _is_restored(trading: Trading, shown: VenueOrder, verdict: OrderVerdict) -> bool:
+    """Tell whether an order without a row is ours by its key, as after a restore; its row is written, the ladder gives it its trades."""
+    key = find_own_keys(trading, [shown]).get(shown.client_order_id or "")
+    if key is None:
+        return False
+    action = "adopted" if adopt_by_key(trading, key, shown) else "not adopted"
+    verdict.pauses.add(Pause(Trigger.RECON_ORDER, shown.symbol))
+    evidence = {"venue_order_id": shown.venue_order_id, "key": key.text}
+    verdict.findings.append(ReconFinding("order", key.client_order_id, "warning", action=action, evidence=evidence))
     return True
 
 
