@@ -25,6 +25,7 @@ from regime_pipeline.adapters.postgres.embedded import ensure_server, server_sta
 from regime_pipeline.adapters.postgres.migrate import apply_roles, migrate
 from regime_pipeline.errors import DatabaseBusyError, DatabaseError
 from regime_pipeline.execution.order_states import OrderState
+from regime_pipeline.ports import IntentOutcome
 from regime_pipeline.risk.kill_switch import EVERYBODY, Level, Switch
 from regime_pipeline.services.trading.cancel_round import KillProgress
 from regime_pipeline.services.trading.deliver_kill import deliver_kill
@@ -528,13 +529,22 @@ def test_x49_a_restore_from_last_night_learns_what_the_venue_did_since(house: Ho
         restored.end_leases()
         recovered = recover(restored.trading)
         assert restored.posts() == posts
-        fresh = restored.intend(symbol="SOL/USDT", limit_price=D(90), qty=D("0.1"), bar_close_s=next(closes))
+        assert {str(switch.scope.symbol) for switch in restored.switches()} >= {"BTC/USDT"}
+        early = restored.write(restored.an_intent(bar_close_s=next(closes)))[0]
         restored.execute()
-        was_off = restored.state(fresh) is not S.FILLED
-        for _ in range(4):
+        assert restored.posts() == posts  # nothing is bought before the books agree
+        for _ in range(8):
             restored.step(30)
             reconcile_full(restored.trading)
         restored.step(90, *LOOKS_S)
+        for _ in range(3):
+            reconcile_full(restored.trading)
+            restored.step(20)
+        assert restored.switches() == []
+        assert early.outcome is IntentOutcome.BLOCKED or restored.state(early.intent.client_order_id) is S.CANCELLED
+        late = restored.intend(bar_close_s=next(closes))
+        restored.step(0, 1)
+        assert (restored.state(late), restored.posts()) == (S.FILLED, posts + 1)
         states = {each: restored.state(each) for each in [*before, *since]}
         assert [states[each] for each in since[:2]] == [S.FILLED, S.FILLED]
         assert {states[each] for each in (before[1], since[2])} == {S.CANCELLED}
@@ -542,7 +552,7 @@ def test_x49_a_restore_from_last_night_learns_what_the_venue_did_since(house: Ho
             "select status from reconciliation_runs where account = %s and kind = 'full' order by run_id desc limit 1", restored.account
         ) if run[0] != "ok"]  # fmt: skip
         assert unexplained == []
-        assert recovered.is_ready or was_off
+        assert recovered.is_ready
         judge(restored)
         restored.stores.close()
     cells(run=len(before) + len(since), passed=len(states))
