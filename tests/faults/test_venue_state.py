@@ -375,6 +375,26 @@ def test_a_position_that_differs_is_graded_and_nothing_is_made_up(
 
 
 @pytest.mark.fault_row("X37")
+def test_two_accounts_that_differ_in_one_symbol_are_two_incidents(lasting_database: str) -> None:
+    """What one account's clean passes close is its own."""
+    with open_wire(lasting_database, "spot") as one, open_wire(lasting_database, "spot") as other:
+        for desk in (one, other):
+            desk.bring("BTC", "0.5")
+            hold(desk, "0.49")
+            read_twice(desk)
+            assert stopped(desk) == {("recon_medium", desk.symbol)}
+        opened = other.select("select scope from incidents where kind = 'RECON_DRIFT' and closed_at is null")
+        assert {f"{desk.account}|{desk.symbol}" for desk in (one, other)} <= {scope for (scope,) in opened}
+        hold(one, "0.5")
+        for _ in range(2):
+            one.advance(300)
+            reconcile_full(one.trading)
+        left = other.select("select scope from incidents where kind = 'RECON_DRIFT' and closed_at is null")
+        assert set(opened) - set(left) == {(f"{one.account}|{one.symbol}",)}
+        assert stopped(other) == {("recon_medium", other.symbol)}
+
+
+@pytest.mark.fault_row("X37")
 def test_four_small_differences_are_a_large_one(lasting_database: str) -> None:
     """Three instruments may differ a little; the fourth says that it is not chance."""
     with open_wire(lasting_database, "spot") as desk:

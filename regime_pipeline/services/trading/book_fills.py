@@ -252,7 +252,7 @@ def _report(work: Work, rows: Iterable[FillRow]) -> None:
     for row in rows:
         fill = row.fill
         evidence = {"fill": row.fill_key, "qty": str(fill.qty), "price": str(fill.price), "side": fill.side.value, "symbol": fill.symbol}
-        scope = row.client_order_id or fill.symbol
+        scope = row.client_order_id or f"{fill.account}|{fill.symbol}"
         if row.is_late:
             open_incident(work, "LATE_FILL", Severity.WARNING, scope, evidence)
         if row.is_overfill:

@@ -57,8 +57,9 @@ def _book(trading: Trading, symbol: str, fills: Sequence[Fill], earlier: ReconFi
         )
         verdict.pauses.add(Pause(Trigger.RECON_ORDER, symbol))
         if repeats > 1:
+            scope = f"{trading.terms.account}|{symbol}"
             with trading.stores.open() as work:
-                open_incident(work, "FILL_MISSING", Severity.CRITICAL, f"{trading.terms.account}|{symbol}", {"why": str(error)}, "fill-missing")
+                open_incident(work, "FILL_MISSING", Severity.CRITICAL, scope, {"why": str(error)}, "fill-missing")
         return
     verdict.n_fills += summary.booked
     if summary.booked:
