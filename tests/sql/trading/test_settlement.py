@@ -72,10 +72,10 @@ def test_a_flow_is_booked_once_per_reference_and_moves_the_paper_broker_with_it(
 
 def test_an_adjustment_names_its_person(books: Books) -> None:
     with books.stores.open() as work:
-        assert adjust(work, ACCOUNT, "_orphan", "AAVE", D("0.01"), "f7", NOW_MS, actor="ines", reason="dust of an airdrop")
-        assert not adjust(work, ACCOUNT, "_orphan", "AAVE", D("0.01"), "f7", NOW_MS, actor="ines", reason="dust of an airdrop")
+        assert adjust(work, ACCOUNT, "_orphan", "AAVE", D("0.01"), "f7", NOW_MS, actor="ida", reason="dust of an airdrop")
+        assert not adjust(work, ACCOUNT, "_orphan", "AAVE", D("0.01"), "f7", NOW_MS, actor="ida", reason="dust of an airdrop")
     rows = books.execute("select actor, reason from ledger_entries where ledger_account = 'ADJUST'")
-    assert rows == [("ines", "dust of an airdrop")]
+    assert rows == [("ida", "dust of an airdrop")]
     with books.stores.open() as work, pytest.raises(BadInputError, match="a person and a reason"):
         adjust(work, ACCOUNT, "_orphan", "AAVE", D(1), "f8", NOW_MS, actor="", reason="x")
 
