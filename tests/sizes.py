@@ -17,7 +17,7 @@ MACHINE_EXAMPLES, MACHINE_STEPS = (int(part) for part in os.environ.pop("REGIME_
 """Examples and steps of the state machine of the order path; a night's size is 5000x100, a release's 50000x100."""
 LATE_REQUESTS = int(os.environ.pop("REGIME_TEST_LATE_REQUESTS", "100"))
 """How many creates tests/faults/test_wire.py lets arrive late; a night's size is 10,000."""
-TICK_ROUNDS = int(os.environ.pop("REGIME_TEST_TICK_ROUNDS", "60"))
+TICK_ROUNDS = int(os.environ.pop("REGIME_TEST_TICK_ROUNDS", "20"))
 """How many bars tests/faults/test_ticks.py lets three ticks decide at once; a night's size is 300."""
 TWO_OF_ALL_MINUTES = int(os.environ.pop("REGIME_TEST_TWO_MINUTES", "1"))
 """How long tests/e2e/test_two_of_all.py lets two daemons and two executors work on one account; the issue says 5."""

@@ -44,7 +44,7 @@ COLLECTOR_SILENT_S: Final = 180
 DAEMON_SILENT_S: Final = 300
 """Dagster's daemons beat every 30 s; a long garbage collection or a busy machine is not a death."""
 DAEMON_TRADING_S: Final = 75
-"""Where orders are sent nothing is decided without them, so that two beats missed are enough: `regime alerts watch --every 15` then
+"""Where orders are sent nothing is decided without them, so that two beats missed are enough: `regime alerts watch --every-s 15` then
 tells within 90 s."""
 DISK_WARNING_BYTES: Final = 5 * 1024**3
 DISK_CRITICAL_BYTES: Final = 1024**3
