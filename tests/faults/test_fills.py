@@ -333,6 +333,36 @@ def test_a_trade_of_an_order_that_has_ended_is_booked_late(wire: WireDesk, resta
     cells(run=4, passed=4)
 
 
+LIMITED: dict[str, dict[str, Any]] = {
+    "spot": {"status": 429, "body": {"code": -1003, "msg": "Too many requests."}},
+    "linear": {"status": 200, "body": {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}},
+}
+
+
+@pytest.mark.fault_row("X31")
+@pytest.mark.parametrize("restarts", [False, True], ids=["running", "over a restart"])
+@pytest.mark.parametrize("limit", [D(40_100), D(39_000)], ids=["filled", "resting"])
+def test_a_trade_of_an_order_that_was_refused_and_taken_all_the_same(wire: WireDesk, limit: Decimal, restarts: bool) -> None:
+    """The limiter of the venue refuses, its book does not: the order ends as refused, without a venue id; what it trades is ours, late."""
+    wire.fault(accept="before", **LIMITED[market(wire)])
+    order_id = wire.intend(limit_price=limit)
+    wire.execute()
+    assert wire.state(order_id) is S.REJECTED
+    if limit == D(39_000):
+        wire.venue.hand.fill(order_id, "0.004")
+    wire.advance(1)
+    desk = wire.restart() if restarts else wire
+    recover(desk.trading) if restarts else reconcile_orders(desk.trading)
+    reconcile_orders(desk.trading)
+    filled = D("0.010") if limit == D(40_100) else D("0.004")
+    assert booked(desk) == [(order_id, filled, True, False)]
+    assert {"LATE_FILL"} <= set(desk.incidents()) <= {"LATE_FILL", "ENDED_ORDER_OPEN"}
+    assert not desk.venue.hand.order(order_id).is_open  # what still rested was cancelled at once
+    assert stopped(desk) == {("recon_order", desk.symbol)}
+    assert (held(desk), desk.state(order_id)) == (held_there(desk), S.REJECTED)
+    calm(desk)
+
+
 @pytest.mark.fault_row("X31")
 @pytest.mark.parametrize("way", ["poll", "pass", "late"])
 def test_an_overfill_is_booked_in_full_and_stops_entries_of_the_symbol(wire: WireDesk, way: str) -> None:
