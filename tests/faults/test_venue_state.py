@@ -460,6 +460,31 @@ def test_a_read_that_fails_or_is_empty_is_unknown_and_never_flat(wire: WireDesk,
 
 
 @pytest.mark.fault_row("X37")
+def test_lists_that_are_empty_take_nothing_away(wire: WireDesk) -> None:
+    """A cache before the venue lists no open order and no trade: an order that reads well rests on, a ledger with a history keeps it."""
+    wire.intend()
+    wire.step(0, 2)
+    resting = wire.resting(symbol=of(wire, "ETH"), limit_price=D(1_900), qty=D("0.1"))
+    wire.execute()
+    before = booked(wire), held(wire), wire.path(resting)
+    nothing = {"retCode": 0, "retMsg": "OK", "result": {"list": [], "nextPageCursor": ""}}
+    if market(wire) == "spot":
+        wire.venue.script(*({"on": f"GET /api/v3/{name}", "repeat": 0, "status": 200, "body": "[]"} for name in ("openOrders", "myTrades")))
+    else:
+        wire.venue.script({"on": "GET /v5/order/realtime", "where": {"settleCoin": "USDT"}, "repeat": 0, "status": 200, "body": nothing})
+        wire.venue.script({"on": "GET /v5/execution/list", "repeat": 0, "status": 200, "body": nothing})
+    for _ in range(4):
+        reconcile_full(wire.trading)
+        wire.advance(40)
+    assert (booked(wire), held(wire), wire.path(resting)) == before
+    assert (wire.incidents(), stopped(wire)) == ([], set())
+    wire.venue.clear_script()
+    wire.step(0, 2)
+    assert wire.state(resting) is S.CANCELLED
+    judge(wire)
+
+
+@pytest.mark.fault_row("X37")
 def test_a_stop_sells_by_the_ledger_while_holdings_cannot_be_read(wire: WireDesk) -> None:
     """Unknown is not flat: a position whose venue side cannot be read is protected all the same."""
     Position(wire).buy("0.010")
