@@ -250,11 +250,13 @@ def _judge_states(desk: WireDesk, told: Mapping[str, Any], rows: Mapping[str, An
     at_venue = {order["client_id"]: order for order in told["orders"] if not order["is_foreign"]}
     in_doubt = {name for name, row in rows.items() if row.state in {S.UNKNOWN, S.SUBMITTING}}
     assert len(in_doubt) == unknown
+    # Bybit has no word for what is left of an IOC: it is cancelled
+    ended = {**ENDED, "EXPIRED": S.CANCELLED} if told["market_type"] == "linear" else ENDED
     for name, row in rows.items():
         order = at_venue.get(name)
         if name in in_doubt:
             continue
-        allowed = NOT_THERE if order is None else ALIVE.get(order["status"]) or {ENDED[order["status"]]}
+        allowed = NOT_THERE if order is None else ALIVE.get(order["status"]) or {ended[order["status"]]}
         assert row.state in allowed, f"{name} was {row.state}, at the venue {order and order['status']}; {desk.path(name)}"
         assert row.filled == (D(order["filled"]) if order else 0)
     codes = desk.select(

@@ -549,6 +549,25 @@ def test_a_stop_that_is_hit_while_an_exit_rests_sells_no_more_than_there_is(wire
 
 
 @pytest.mark.fault_row("X38")
+@pytest.mark.parametrize("liquidity", [None, "0.003"], ids=["deep", "thin"])
+@pytest.mark.parametrize("first", ["stop", "executor"])
+def test_a_stop_that_is_hit_when_an_exit_is_chased_through_the_book(wire: WireDesk, first: str, liquidity: str | None) -> None:
+    """The exit's time is up in the very second: its second child and the stop want the same coins, and the book takes them by bits."""
+    Position(wire).buy("0.012")
+    exit_id = rest_exit(wire)
+    wire.venue.hand.fill(exit_id, "0.002")
+    wire.advance(30)
+    wire.venue.change(liquidity=None if liquidity is None else D(liquidity))
+    wire.venue.set_price("BTCUSDT", 37_000)
+    with watched(wire, before_cancel_wire=lambda: wire.venue.hand.fill(exit_id, "0.001")) as watch:
+        if first == "stop":
+            guard_stops(wire.trading)
+        wire.execute()
+        finish(wire, watch)
+    judge(wire)
+
+
+@pytest.mark.fault_row("X38")
 @pytest.mark.parametrize("is_taken", [True, False])
 def test_a_stop_whose_answer_is_lost_is_not_raised_again_until_it_is_known(wire: WireDesk, is_taken: bool) -> None:
     Position(wire).buy("0.012")
