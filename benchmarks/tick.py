@@ -143,7 +143,7 @@ class Book:
     def copy(self) -> float:
         """Copy the journal rows of the newest decision into the same table under a new decision; seconds of the COPY and its commit."""
         with psycopg.connect(self.url) as conn:
-            lines = [LineRow(*row[:7], tuple(row[7]), *row[8:]) for row in conn.execute(_NEWEST_LINES)]
+            lines = [_read_line(row) for row in conn.execute(_NEWEST_LINES)]
             decision_id = uuid4()
             conn.execute(_COPY_HEAD, (decision_id, self.close_s + int(10 * time.perf_counter())))
             conn.commit()
@@ -167,3 +167,8 @@ _COPY_HEAD: Final = (
     "insert into decisions (decision_id, account, strategy, bar_close, inputs_hash, inputs, levers, plan, plan_hash, config_hash,"
     " code_version, lease_token) values (%s, 'bench', 'copy', to_timestamp(%s), '', '{}', '{}', '{}', '', '', '', 0)"
 )
+
+
+def _read_line(row: tuple[Any, ...]) -> LineRow:
+    symbol, position_id, outcome, rule, a_value, e_value, bucket, codes, *texts = row
+    return LineRow(symbol, position_id, outcome, rule, a_value, e_value, bucket, tuple(codes), *texts)
