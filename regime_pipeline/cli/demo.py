@@ -32,7 +32,7 @@ DAYS: Final = {Timeframe.M1: 1, Timeframe.H1: 75, Timeframe.D1: 1001}
 """History of a market without end, since each page takes time: just more than the 1000 bars from which a record counts as mature, and of
 hours a month more, because nothing is bought on an immature one."""
 
-TRADED_DAYS: Final = 120
+TRADED_DAYS: Final = 90
 """Newest days that are traded unless told otherwise: a tick of two dozen positions takes a few hundredths of a second."""
 
 SIM_URL: Final = "http://127.0.0.1:8900"
