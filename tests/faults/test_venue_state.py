@@ -247,7 +247,7 @@ def test_a_trade_by_hand_is_booked_as_nobodys_and_stops_entries_at_the_next_pass
 @pytest.mark.fault_row("X36")
 def test_a_liquidation_is_booked_stops_entries_and_leaves_no_exit_of_what_is_gone(lasting_database: str) -> None:
     """It is nobody's trade: the strategy's contracts stand against `_external`'s, nothing is left to sell, and the loss that the venue took
-    at once is a difference of cash until a person says what it was."""
+    at once is the cost of what stands against each other."""
     with open_wire(lasting_database, "linear") as desk:
         Position(desk).buy("0.5")
         with watched(desk) as watch:
@@ -262,17 +262,13 @@ def test_a_liquidation_is_booked_stops_entries_and_leaves_no_exit_of_what_is_gon
             desk.step(0, 2)
         assert (held(desk), held_there(desk), watch.least) == (0, 0, 0)
         assert entry_codes(desk) >= {ReasonCode.KILLED}
-        (found,) = [each for each in read_twice(desk).run.findings if each.check == "cash"]
-        loss = D("0.5") * 4_000
-        assert (found.expected, found.actual) == (found.actual + loss, D(desk.venue.truth()["balances"]["USDT"]["total"]))
-        assert ("recon_medium", None) in stopped(desk)
+        assert read_twice(desk).is_clean
+        assert wallet(desk) - wallet_there(desk) == D("0.5") * 4_000
         acknowledge(desk)
-        book_by_hand(desk.trading, ByHand("USDT", -loss, "anna", "liquidated by the venue"))
         for _ in range(2):
-            desk.advance(300)
-            assert reconcile_full(desk.trading).is_clean
+            desk.advance(60)
+            reconcile_orders(desk.trading)
         assert stopped(desk) == set()
-        judge(desk)
 
 
 @pytest.mark.fault_row("X36")
@@ -302,6 +298,19 @@ def test_a_deposit_is_noticed_by_the_next_full_pass_and_stops_entries_until_some
         assert stopped(wire) == {each for each in levels if each[0] == "recon_large"}  # which waits for a person
     judge(wire)
     cells(run=len(brought), passed=len(brought))
+
+
+def wallet(desk: WireDesk) -> Decimal:
+    """Quote that we have by the ledger."""
+    rows = desk.select(
+        "select sum(balance) from ledger_balances where account = %s and ledger_account = 'WALLET' and asset = 'USDT'", desk.account
+    )
+    return D(rows[0][0])
+
+
+def wallet_there(desk: WireDesk) -> Decimal:
+    """The same by the venue's own truth."""
+    return D(desk.venue.truth()["balances"]["USDT"]["total"])
 
 
 # ---- X37 ----------------------------------------------------------------------------------------------------------------------------
@@ -417,6 +426,28 @@ def test_what_the_ledger_does_not_know_belongs_to_nobody(lasting_database: str) 
         (found,) = read_twice(desk).run.findings
         assert (found.tier, found.scope, found.evidence["owner"]) == ("large", "ETH/USDT", "_orphan")
         assert stopped(desk) == {("recon_large", None)}
+
+
+@pytest.mark.fault_row("X37")
+def test_two_strategies_in_one_contract_are_no_difference_of_cash(lasting_database: str) -> None:
+    """The venue has one average entry, each strategy its own: what one of them has taken as profit, the venue has taken in part. The cash
+    that differs by that is explained, what is missing beside it is found, and once all is sold both agree to the last digit."""
+    with open_wire(lasting_database, "linear", maker_bps=D(0), taker_bps=D(0)) as desk:
+        for price, strategy in ((40_000, "onchain_crypto-1h"), (42_000, "onchain_crypto-4h")):
+            desk.venue.set_price("BTCUSDT", price)
+            desk.intend(strategy=strategy, qty=D("0.5"), limit_price=D(price))
+            desk.step(0, 2)
+        desk.intend(Leg.EXIT, strategy="onchain_crypto-1h", qty=D("0.5"), limit_price=D(41_900), reduce_only=True)
+        desk.step(0, 2)
+        assert (wallet(desk), wallet_there(desk)) == (101_000, 100_500)
+        assert read_twice(desk).is_clean
+        desk.venue.hand.withdraw("USDT", "300")
+        assert [(each.check, each.tier) for each in read_twice(desk).run.findings] == [("cash", "medium")]
+        desk.venue.hand.deposit("USDT", "300")
+        desk.intend(Leg.EXIT, strategy="onchain_crypto-4h", qty=D("0.5"), limit_price=D(41_900), reduce_only=True)
+        desk.step(0, 2)
+        assert reconcile_full(desk.trading).is_clean
+        judge(desk)
 
 
 MONEY_READS = {"spot": ["/api/v3/account"], "linear": ["/v5/position/list", "/v5/account/wallet-balance"]}

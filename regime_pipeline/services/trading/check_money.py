@@ -6,7 +6,7 @@ explains, and nothing is ever flattened.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Final
 
 from regime_pipeline.errors import ReconciliationError
@@ -16,6 +16,7 @@ from regime_pipeline.execution.ledger import LedgerAccount as Account
 from regime_pipeline.portfolio.money import EXACT, QUOTIENT, ZERO
 from regime_pipeline.ports import (
     Balance,
+    BalanceKey,
     Failed,
     FundingPayment,
     Read,
@@ -28,6 +29,7 @@ from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import open_incident
 from regime_pipeline.services.trading.open_account import book_funding_payments
+from regime_pipeline.services.trading.post_fills import cost_asset
 from regime_pipeline.services.trading.recon_verdict import Before
 
 DAY_MS: Final = 86_400_000
@@ -93,7 +95,9 @@ def check_money(
     else:
         venue = {asset: balance.total for asset, balance in reading.balances.value.items()}
         confirm = _Confirm(before, before_ms, reading.began_ms, in_flight)
-        _check_cash(verdict, confirm, wallet.get(traits.quote, ZERO), venue.get(traits.quote, ZERO), equity, traits.quote)
+        cash = _expect_cash(wallet.get(traits.quote, ZERO), balances, contracts, reading.positions)
+        if cash is not None:
+            _check_cash(verdict, confirm, cash, venue.get(traits.quote, ZERO), equity, traits.quote)
         spot = {
             f"{asset}/{traits.quote}": (wallet.get(asset, ZERO), venue.get(asset, ZERO)) for asset in {*wallet, *venue} - {traits.quote}
         }
@@ -150,6 +154,30 @@ class _Confirm:
     def is_in_flight(self, scope: str) -> bool:
         """Tell whether an order on the symbol has not ended; for cash, on any."""
         return scope in self.in_flight if "/" in scope else bool(self.in_flight)
+
+
+def _expect_cash(
+    wallet: Decimal, balances: Mapping[BalanceKey, Decimal], contracts: Mapping[str, Decimal], positions: Read[Sequence[VenuePosition]]
+) -> Decimal | None:
+    """Quote balance that the venue should show by our ledger; None while its positions are not known.
+
+    Each strategy realises its contracts at its own average entry, the venue all of them at one. Cash less the cost of what is held is the
+    same on both sides; a symbol whose quantity differs is a finding by itself and moves no cash.
+    """
+    if isinstance(positions, Failed):
+        return None
+    there = {position.symbol: position for position in positions.value}
+    with localcontext(EXACT):
+        for symbol, qty in contracts.items():
+            position = there.get(symbol)
+            if (ZERO if position is None else position.qty) != qty:
+                continue
+            entry = ZERO if position is None else position.entry_price
+            if entry is None:
+                return None
+            ours = (cost for key, cost in balances.items() if key.ledger_account is Account.TRADE and key.asset == cost_asset(symbol))
+            wallet += qty * entry - sum(ours, ZERO)
+    return wallet
 
 
 def _check_cash(verdict: MoneyVerdict, confirm: _Confirm, ledger: Decimal, venue: Decimal, equity: Decimal | None, quote: str) -> None:
