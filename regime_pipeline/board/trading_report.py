@@ -7,6 +7,7 @@ from decimal import Decimal
 from html import escape
 from typing import Any, Final
 
+from regime_pipeline.portfolio.money import ZERO
 from regime_pipeline.ports import ActionRow, CodeCount, TradeRow
 from regime_pipeline.services.trading.read_book import Equity, HeldPosition
 
@@ -89,15 +90,17 @@ def _summary(page: TradingPage) -> str:
 def _positions(page: TradingPage) -> str:
     rows = [
         f"<th>{escape(each.row.contract)}</th><td>{each.row.timeframe}</td><td>{_state(each.row.state)}</td>"
-        f"<td>{each.row.quantity:,.6g}</td><td>{_price(each.row.avg_entry_price)}</td><td>{_price(each.mark)}</td>"
+        f"<td>{_digits(each.row.quantity)}</td><td>{_price(each.row.avg_entry_price)}</td><td>{_price(each.mark)}</td>"
         f"<td>{_money(each.value)}</td>{_result(each.total_pnl)}<td>{_lever(each.row.a_value)}</td><td>{_lever(each.row.e_value)}</td>"
         f"<td>{_codes(each.row.outcome, each.row.rule, each.row.codes)}</td>"
         for each in page.positions
-        if each.row.quantity
+        if each.row.quantity and not each.is_dust
     ]
+    dust = [each.value or ZERO for each in page.positions if each.row.quantity and each.is_dust]
+    left = f"<p>Closed trades left dust worth {sum(dust, ZERO):.2f} {escape(page.quote)} in {len(dust)} tokens.</p>" if dust else ""
     heads = ("Token", "Timeframe", "State", "Quantity", "Entry", "Mark", "Value", "P&amp;L", "A", "E", "Decided last")
     body = _table(heads, rows) if rows else "<p>Nothing is held.</p>"
-    return f"<section><h2>Positions</h2>{body}</section>"
+    return f"<section><h2>Positions</h2>{body}{left}</section>"
 
 
 def _trades(page: TradingPage) -> str:
@@ -116,7 +119,7 @@ def _decisions(page: TradingPage) -> str:
     actions = [
         f"<td>{_stamp(row.bar_close_s)}</td><th>{escape(row.contract)}</th><td>{escape(row.strategy)}</td><td>{_state(row.state)}</td>"
         f"<td>{escape(row.kind)}</td><td>{escape(row.signal)}</td><td>{row.a_value:.3f}</td><td>{row.e_value:.3f}</td>"
-        f"<td>{row.filled_qty:,.6g}</td><td>{_money(row.filled_quote)}</td>"
+        f"<td>{_digits(row.filled_qty)}</td><td>{_money(row.filled_quote)}</td>"
         for row in page.actions[:MAX_ROWS]
     ]
     heads = ("Bar close", "Token", "Strategy", "State", "Action", "Signal", "A", "E", "Filled", "Worth")
@@ -163,7 +166,12 @@ def _money(amount: Decimal | None) -> str:
 
 
 def _price(price: Decimal | None) -> str:
-    return "" if price is None else f"{price:,.6g}"
+    return "" if price is None else _digits(price)
+
+
+def _digits(value: Decimal) -> str:
+    """Spell six digits; a decimal would keep its zeros."""
+    return f"{float(value):,.6g}"
 
 
 def _lever(value: float | None) -> str:

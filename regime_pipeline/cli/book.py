@@ -168,7 +168,7 @@ def build_positions(held: "Sequence[HeldPosition]", title: str) -> "Table":
             row.timeframe,
             row.status,
             row.state or "",
-            f"{row.quantity:,.6g}" if row.quantity else "",
+            spell_price(row.quantity) if row.quantity else "",
             *(spell_price(price) for price in (row.avg_entry_price, each.mark)),
             "" if each.value is None or not each.value else f"{each.value:,.2f}",
             "" if each.total_pnl is None or not row.allocated else f"{each.total_pnl:+,.2f}",
@@ -199,9 +199,9 @@ def build_orders(found: "Sequence[OrderView]", title: str) -> "Table":
             row.symbol,
             row.leg,
             row.side,
-            f"{row.qty:,.6g}",
+            spell_price(row.qty),
             spell_price(row.limit_price),
-            f"{row.filled:,.6g}",
+            spell_price(row.filled),
             spell_price(row.avg_price),
             " ".join([row.state, *row.flags]),
             row.code or "",
@@ -232,5 +232,5 @@ def tell_equity(found: "Equity", account: str, quote: str) -> list[str]:
 
 
 def spell_price(price: Decimal | None) -> str:
-    """Spell a price with six digits, or nothing."""
-    return "" if price is None else f"{price:,.6g}"
+    """Spell a price or quantity with six digits, or nothing; a decimal itself would keep its zeros."""
+    return "" if price is None else f"{float(price):,.6g}"

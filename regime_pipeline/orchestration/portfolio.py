@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import dagster as dg
@@ -203,8 +204,8 @@ def _name(held: HeldPosition) -> str:
     return f"{held.row.contract} {held.row.timeframe}"
 
 
-def _number(value: object) -> str:
-    return "" if value is None else f"{value:,.6g}"
+def _number(value: Decimal | float | None) -> str:
+    return "" if value is None else f"{float(value):,.6g}"
 
 
 REPORTS: Final = (

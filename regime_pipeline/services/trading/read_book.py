@@ -33,6 +33,11 @@ class HeldPosition:
         return None if self.value is None else self.value + self.row.extracted - self.row.allocated
 
     @property
+    def is_dust(self) -> bool:
+        """Tell whether it is only what a closed trade left: worth less than one of the quote asset, and no trade is open."""
+        return self.value is not None and abs(self.value) < 1 and not self.row.allocated
+
+    @property
     @precise
     def unrealised_pnl(self) -> Decimal | None:
         """What selling at the mark would add, before fees."""

@@ -143,11 +143,11 @@ def _tell_money(digest: Digest) -> list[str]:
 
 
 def _tell_positions(digest: Digest) -> list[str]:
-    held = [each for each in digest.positions if each.row.quantity]
+    held = [each for each in digest.positions if each.row.quantity and not each.is_dust]
     lines = []
     for each in held[:MAX_LINES]:
         made = "" if each.total_pnl is None else f", {each.total_pnl:+,.2f}"
         worth = "no price" if each.value is None else f"{each.value:,.2f}"
-        lines.append(f"  {each.row.contract} {each.row.timeframe}: {each.row.quantity:,.6g} worth {worth}{made}")
+        lines.append(f"  {each.row.contract} {each.row.timeframe}: {float(each.row.quantity):,.6g} worth {worth}{made}")
     more = f", {len(held) - MAX_LINES} more" if len(held) > MAX_LINES else ""
     return [f"positions: {len(held) or 'none'}{more}", *lines]

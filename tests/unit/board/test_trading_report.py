@@ -69,6 +69,13 @@ def test_positions_trades_actions_and_reasons_are_on_the_page() -> None:
     assert "AAVE&lt;/script&gt;" in page
 
 
+def test_what_closed_trades_left_is_told_in_one_line() -> None:
+    row = replace(make_page().positions[0].row, contract="DUSTY", quantity=D("0.001"), allocated=D(0))
+    page = render(make_page(positions=[*make_page().positions, HeldPosition(row, D(110)), HeldPosition(row, D(120))]))
+    assert "DUSTY" not in page
+    assert "Closed trades left dust worth 0.23 USDT in 2 tokens." in page  # 0.11 and 0.12
+
+
 def test_the_chart_has_equity_its_depth_and_every_trade() -> None:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', render(make_page()), re.DOTALL)
     assert found is not None
