@@ -224,16 +224,14 @@ def stage(market_type: str, database: str, folder: Path, **options: Any) -> Iter
         yield Stage(venue, database, folder)
 
 
-def judge(stage: Stage, seat: Seat, *, before: Counter[str] | None = None) -> None:
+def judge(stage: Stage, seat: Seat) -> None:
     """Nothing doubled, nothing lost, nothing left: the venue's truth against our tables."""
     truth = stage.venue.truth()
     with psycopg.connect(seat.database) as conn:
         states = dict(conn.execute("select client_order_id, state from orders where account = %s", (seat.account,)).fetchall())
-        fills = dict(
-            conn.execute(
-                "select venue_trade_id, qty from fills where account = %s and client_order_id is not null", (seat.account,)
-            ).fetchall()
-        )
+        fills = conn.execute(
+            "select venue_order_id, qty, price from fills where account = %s and client_order_id is not null", (seat.account,)
+        ).fetchall()
         wrong = conn.execute(
             "select asset, sum(amount) from ledger_entries where account = %s group by asset having sum(amount) <> 0", (seat.account,)
         ).fetchall()
@@ -246,8 +244,10 @@ def judge(stage: Stage, seat: Seat, *, before: Counter[str] | None = None) -> No
     ours = {order["order_id"]: order for order in truth["orders"] if order["client_id"] in states}
     still_open = [order["client_id"] for order in ours.values() if order["status"] in {"NEW", "PARTIALLY_FILLED"}]
     assert not still_open, f"rest at the venue, ended here: {[(each, states[each]) for each in still_open]}"
-    trades = {str(trade["trade_id"]): Decimal(str(trade["qty"])) for trade in truth["trades"] if trade["order_id"] in ours}
-    assert {key: Decimal(qty) for key, qty in fills.items()} == trades, "fills lost or doubled"
+    trades = [
+        (str(trade["order_id"]), Decimal(trade["qty"]), Decimal(trade["price"])) for trade in truth["trades"] if trade["order_id"] in ours
+    ]
+    assert sorted(fills) == sorted(trades), f"fills lost or doubled: {fills}, {trades}"
     assert not wrong, f"ledger off: {wrong}"
 
 
