@@ -78,6 +78,7 @@ class WireDesk(Desk):
     def restart(self) -> "WireDesk":
         """Build the executor that comes after this one has gone: nothing in memory is taken over."""
         self.end_leases()
+        self.stores.close()
         after = WireDesk(self.url, self.venue, self.name, "after")
         after._numbers, after._since = self._numbers, self._since
         return after
@@ -206,7 +207,10 @@ def open_wire(database: str, market_type: str = "spot", **options: Any) -> Itera
     with serve_trading(market_type, start_s=START_S, speed=0.0, **options) as venue:
         desk = WireDesk(database, venue, f"-{next(_names)}")
         desk.open_books()
-        yield desk
+        try:
+            yield desk
+        finally:
+            desk.stores.close()
 
 
 def wait_for(what: Callable[[], bool], timeout_s: float = 5.0) -> None:
