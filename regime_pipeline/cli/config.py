@@ -1,7 +1,7 @@
-"""`regime config`: the settings and the universe as they are in force."""
+"""`regime config`: the settings, the universe and the limits as they are in force."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -12,42 +12,50 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from regime_pipeline.market.universe import Universe
+    from regime_pipeline.risk.risk_file import RiskFile
 
-config_app = typer.Typer(no_args_is_help=True, help="The settings and the universe in force.")
+config_app = typer.Typer(no_args_is_help=True, help="The settings, the universe and the limits in force.")
 
 HIDDEN = "set, not shown"
 
 
 @config_app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Print every setting and the whole universe; addresses and keys that may be secret stay hidden."""
+    """Print every setting, the whole universe and every limit; addresses and keys that may be secret stay hidden."""
     from rich.console import Console
 
     from regime_pipeline.market.universe import load_universe
+    from regime_pipeline.risk.risk_file import load_risk
 
     settings = load_settings()
+    risk = load_risk(settings.risk_file)
     universe = load_universe(settings.universe)
     values = _printable(settings)
     if as_json:
-        typer.echo(json.dumps({"settings": values, "universe": universe.model_dump(mode="json")}, indent=2))
+        document = {"settings": values, "universe": universe.model_dump(mode="json"), "risk": _risk_document(risk)}
+        typer.echo(json.dumps(document, indent=2))
         return
     console = Console()
     console.print(_settings_table(settings, values))
     console.print(_drivers_table(universe))
     console.print(_instruments_table(universe))
+    console.print(_limits_table(risk))
 
 
 @config_app.command()
 def check(as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False) -> None:
-    """Read the settings and the universe; print counts, or the first error with its line."""
+    """Read the settings, the universe and the risk file; print counts, or the first error with its line."""
     from regime_pipeline.market.universe import load_universe
+    from regime_pipeline.risk.risk_file import changed_limits, load_risk
 
-    universe = load_universe(load_settings().universe)
+    settings = load_settings()
+    universe, risk = load_universe(settings.universe), load_risk(settings.risk_file)
     counts = {
         "majors": len(universe.majors),
         "drivers": len(universe.drivers),
         "tokens": len(universe.tokens),
         "venues": len(universe.venues),
+        "changed limits": len(changed_limits(risk)),
     }
     if as_json:
         typer.echo(json.dumps(counts))
@@ -76,6 +84,31 @@ def _drivers_table(universe: "Universe") -> "Table":
     table = Table("driver", "kind", "weight", "required", "components", title="Drivers")
     for driver in universe.drivers:
         table.add_row(driver.name, driver.kind, f"{driver.weight:+g}", "yes" if driver.required else "no", " ".join(driver.components))
+    return table
+
+
+def _risk_document(risk: "RiskFile") -> dict[str, Any]:
+    split = {timeframe.value: str(share) for timeframe, share in risk.allocation.split_frac.items()}
+    return {
+        "limits": risk.limits.model_dump(mode="json"),
+        "protections": risk.protections.model_dump(mode="json"),
+        "portfolio": {"alloc_pct": str(risk.allocation.alloc_pct), "split_frac": split},
+    }
+
+
+def _limits_table(risk: "RiskFile") -> "Table":
+    from rich.table import Table
+
+    from regime_pipeline.risk.risk_file import changed_limits
+
+    changed = changed_limits(risk)
+    table = Table("limit", "value", "meaning", title="Limits", caption="* differs from its default")
+    for kind in (risk.limits, risk.protections):
+        for name, field in type(kind).model_fields.items():
+            table.add_row(name, f"{getattr(kind, name)}{' *' if name in changed else ''}", field.description or "")
+    split = ", ".join(f"{timeframe} {share}" for timeframe, share in risk.allocation.split_frac.items())
+    table.add_row("alloc_pct", str(risk.allocation.alloc_pct), "Percent of equity that a token may use.")
+    table.add_row("split_frac", split, "How its execution timeframes divide that.")
     return table
 
 

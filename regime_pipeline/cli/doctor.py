@@ -63,6 +63,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("settings", "ok", f"home {settings.home}, source {settings.source}")
     checks: tuple[Callable[[Settings], Finding], ...] = (
         check_universe,
+        check_risk,
         check_source,
         check_home,
         check_kernel_cache,
@@ -100,6 +101,18 @@ def check_universe(settings: "Settings") -> Finding:
     except RegimeError as error:
         return Finding("universe", "fail", str(error), f"edit {settings.universe}, then `regime config check`")
     return Finding("universe", "ok", f"{len(universe.drivers)} drivers, {len(universe.majors)} majors, {len(universe.tokens)} tokens")
+
+
+def check_risk(settings: "Settings") -> Finding:
+    """Read the risk file, and say what orders are worth here."""
+    from regime_pipeline.risk.risk_file import changed_limits, load_risk
+
+    try:
+        changed = changed_limits(load_risk(settings.risk_file))
+    except RegimeError as error:
+        return Finding("risk", "fail", str(error), f"edit {settings.risk_file}, then `regime config check`")
+    orders = f"{settings.trading_mode} orders on {settings.trading_account}" if settings.trading_enabled else "no orders are sent"
+    return Finding("risk", "ok", f"{len(changed)} limits differ from their defaults; {orders}")
 
 
 def check_source(settings: "Settings") -> Finding:

@@ -65,6 +65,19 @@ def load_risk(path: Path) -> RiskFile:
         raise ConfigError(f"{_place(path, text, table, key)}: {error}") from error
 
 
+def changed_limits(risk: RiskFile) -> dict[str, object]:
+    """List what differs from the defaults, by name."""
+    changed: dict[str, object] = {}
+    for given, default in ((risk.limits, RiskFile().limits), (risk.protections, RiskFile().protections)):
+        changed |= {name: value for name, value in given.model_dump().items() if value != getattr(default, name)}
+    default_allocation = Allocation()
+    return changed | {
+        name: getattr(risk.allocation, name)
+        for name in PORTFOLIO_KEYS
+        if getattr(risk.allocation, name) != getattr(default_allocation, name)
+    }
+
+
 def _read_allocation(values: Mapping[str, Any]) -> Allocation:
     for key, value in values.items():
         if key not in PORTFOLIO_KEYS:

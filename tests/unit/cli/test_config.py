@@ -15,6 +15,7 @@ SHIPPED = Path(__file__).parents[3] / "config" / "universe.toml"
 @pytest.fixture(autouse=True)
 def shipped_universe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGIME_UNIVERSE", str(SHIPPED))
+    monkeypatch.setenv("REGIME_RISK_FILE", str(SHIPPED.with_name("risk.toml")))
 
 
 def run(*words: str) -> str:
@@ -25,8 +26,21 @@ def run(*words: str) -> str:
 
 
 def test_check_counts_what_the_universe_holds() -> None:
-    assert run("check") == "ok: 5 majors, 8 drivers, 24 tokens, 3 venues\n"
-    assert json.loads(run("check", "--json")) == {"majors": 5, "drivers": 8, "tokens": 24, "venues": 3}
+    assert run("check") == "ok: 5 majors, 8 drivers, 24 tokens, 3 venues, 0 changed limits\n"
+    assert json.loads(run("check", "--json")) == {"majors": 5, "drivers": 8, "tokens": 24, "venues": 3, "changed limits": 0}
+
+
+def test_limits_are_shown_and_those_that_differ_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "risk.toml"
+    file.write_text("[limits]\nmax_positions = 7\n[portfolio]\nalloc_pct = 5\n")
+    monkeypatch.setenv("REGIME_RISK_FILE", str(file))
+    assert "7 *" in run("show")
+    risk = json.loads(run("show", "--json"))["risk"]
+    assert (risk["limits"]["max_positions"], risk["portfolio"]["alloc_pct"]) == (7, "5")
+    assert "2 changed limits" in run("check")
+    file.write_text("[limits]\nmax_positions = 0\n")
+    with pytest.raises(ConfigError, match=r"risk\.toml:2: limit max_positions was 0"):
+        run("check")
 
 
 def test_show_names_every_setting_and_driver() -> None:
