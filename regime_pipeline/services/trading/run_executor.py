@@ -123,6 +123,7 @@ class _Executor:
         if self.recover_at_s is not None and self.trading.monotonic() >= self.recover_at_s:
             self._listen(0)  # before anything is looked at: what is told from now on is not missed
             self.duties["turn"].due_s = 0.0
+            self._guarded("beat", self._beat)  # a recovery may take a minute: nobody is to stand in or to page meanwhile
             self._guarded("recovery", self._recover)
         for name, duty in self.duties.items():
             if self.ended or self.stopped.is_set():

@@ -116,6 +116,18 @@ def test_it_beats_each_fifteen_seconds_and_says_that_it_is_ready(floor: Floor) -
     assert floor.desk.now_ms - beat.at_ms < 1000
 
 
+def test_it_beats_before_it_recovers_so_that_nobody_stands_in_meanwhile(floor: Floor) -> None:
+    seen: list[bool] = []
+
+    def look(point: str) -> None:
+        if point == "recovery_step":
+            with floor.desk.stores.open() as work:
+                seen.extend(bool(beat.detail["is_ready"]) for beat in work.recon.load_beats())
+
+    floor.run(5, at=look)
+    assert seen[0] is False
+
+
 def test_duties_keep_their_periods(floor: Floor) -> None:
     floor.run(615)
     rows = floor.desk.select("select kind, count(*) from reconciliation_runs group by kind order by kind")
