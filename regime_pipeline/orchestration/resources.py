@@ -70,15 +70,23 @@ class Desk(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The order path of the account that the settings name."""
 
     def open(self) -> "Trading":
-        """Build it; it holds no key, so that outside paper it decides and leaves the sending to the executor."""
-        from regime_pipeline.orchestration.trading import build_trading
-
+        """Build it, on paper once per process; it holds no key, so that elsewhere it decides and leaves the sending to the executor."""
         settings = load_settings()
-        return build_trading(settings, stores=_open_stores(database_url(settings)))
+        return _open_paper_desk(settings) if settings.trading_mode == "paper" else _open_desk(settings)
 
     def limits(self) -> RiskSettings:
         """Limits of the risk file."""
         return read_risk(load_settings().risk_file).limits
+
+
+def _open_desk(settings: Settings) -> "Trading":
+    from regime_pipeline.orchestration.trading import build_trading
+
+    return build_trading(settings, stores=_open_stores(database_url(settings)))
+
+
+# The sensor that stands in for an executor looks every few seconds: a new broker each time would be a new connection each time.
+_open_paper_desk = cache(_open_desk)
 
 
 @cache

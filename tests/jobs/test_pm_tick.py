@@ -120,6 +120,12 @@ def test_the_assets_tell_of_the_tables_with_pictures_and_check_that_they_add_up(
     assert f"{STRATEGY} WALLET AAVE: expected " in str(failed["balances_are_entries"]["first"].value)
 
 
+def test_the_desk_is_built_once_per_process(regime_env: str) -> None:
+    desk = Desk()
+    assert desk.open() is desk.open()
+    assert desk.open().terms.account == "paper-main"
+
+
 def test_the_digest_goes_to_every_channel(
     world: TickDesk, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
