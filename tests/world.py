@@ -49,6 +49,7 @@ KILL_POINTS: Final = (
 """Where an executor may die; a tick also dies before its commit."""
 FIRST_POINTS: Final = ("before_submitting_commit", "before_wire", "after_wire", "after_answer", "after_step")
 """Those that the first turn of an order passes."""
+FILL_POINTS: Final = ("before_fill", "mid_fills", "after_fills")
 BAR_S: Final = 3600
 LAST_CYCLES: Final = 60
 
@@ -403,6 +404,9 @@ def run_schedule(stores: PostgresStores, conn: psycopg.Connection, seed: int) ->
     draw_script(world, rng)
     world.decide(rng.choice(SYMBOLS), Decimal(rng.randint(1, 10)) / 10)
     world.execute(rng.choice(FIRST_POINTS))
+    if rng.random() < 0.5:  # what has traded by then is booked in the next turn
+        world.advance(3)
+        world.execute(rng.choice(FILL_POINTS))
     for _ in range(rng.randint(1, 6)):
         draw_step(world, rng)
     world.settle()

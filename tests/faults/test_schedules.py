@@ -9,6 +9,8 @@ from regime_pipeline.adapters.postgres.work import PostgresStores
 from tests.sizes import SCHEDULES
 from tests.world import KILL_POINTS, run_schedule
 
+MANY = 5_000
+"""From so many schedules on every point is met, also those that only a trade on its way or a cancel passes."""
 SHARES = 4
 """Parts that may run on several workers."""
 
@@ -37,5 +39,5 @@ def test_no_schedule_doubles_an_order_or_loses_a_fill(share: int, fast_database:
     stores.close()
     print(f"{len(seeds)} schedules, {orders} creates, {fills} fills, {sum(crashes.values())} crashes: 0 doubled, 0 lost")
     assert sum(crashes.values()) > len(seeds) / 3
-    if len(seeds) >= 500:
-        assert set(crashes) >= set(KILL_POINTS)
+    missed = set(KILL_POINTS) - set(crashes)
+    assert len(missed) <= (0 if len(seeds) >= MANY else 3), missed
