@@ -44,7 +44,7 @@ TUNING: Final[dict[str, str]] = {
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "shared_buffers": "256MB",
-    "max_connections": "60",
+    "max_connections": "120",
     "fsync": "on",
     "synchronous_commit": "on",
     "max_wal_size": "2GB",
