@@ -362,7 +362,7 @@ def test_x47_with_every_connection_taken_the_executor_has_its_own(house: House, 
         desk.execute()
         theirs.stores.close()
         with suppress(psycopg.OperationalError):
-            while len(taken) < 100:
+            while True:
                 taken.append(psycopg.connect(house.url))
         try:
             desk.clock.advance(2)
@@ -374,7 +374,6 @@ def test_x47_with_every_connection_taken_the_executor_has_its_own(house: House, 
         finally:
             for conn in taken:
                 conn.close()
-        assert len(taken) >= 50
         assert desk.state(mine) is S.FILLED
         judge(desk)
     cells(run=2, passed=2)
