@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from regime_pipeline.adapters.brokers.ccxt_broker import CcxtBroker
-from regime_pipeline.adapters.brokers.start import build_kill_broker
+from regime_pipeline.adapters.brokers.start import TradingAccount, build_kill_broker
 from regime_pipeline.executor_secrets import ExecutorSecrets
 from regime_pipeline.ports import Ok
 from regime_pipeline.risk.arm import Mode
@@ -31,16 +31,9 @@ def connect(venue: TradingVenue, now_ms: Callable[[], int] | None = None, *, is_
     is_ready : bool
         False: without having read the markets.
     """
-    market_type = venue.market_type.value
-    broker = build_kill_broker(
-        secrets_of(venue.keys),
-        exchange_id=EXCHANGES[venue.market_type],
-        market_type=market_type,
-        account=f"{EXCHANGES[venue.market_type]}-test",
-        mode=Mode.SANDBOX,
-        now_ms=now_ms or (lambda: venue.now_ms),
-        venue_url=venue.url,
-    )
+    exchange_id = EXCHANGES[venue.market_type]
+    account = TradingAccount(exchange_id, venue.market_type.value, f"{exchange_id}-test", Mode.SANDBOX, venue_url=venue.url)
+    broker = build_kill_broker(secrets_of(venue.keys), account, now_ms or (lambda: venue.now_ms))
     trust(broker, venue.pem)
     if is_ready:
         read = broker.fetch_listings()

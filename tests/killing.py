@@ -21,7 +21,7 @@ import psycopg
 from pydantic import SecretStr
 
 from regime_pipeline.adapters.brokers.ccxt_broker import CcxtBroker
-from regime_pipeline.adapters.brokers.start import build_kill_broker
+from regime_pipeline.adapters.brokers.start import TradingAccount, build_kill_broker
 from regime_pipeline.adapters.latch_file import LatchFile
 from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.errors import RegimeError
@@ -75,15 +75,9 @@ def sit_down(seat: Seat, at: Callable[[str], None] | None = None) -> tuple[Tradi
 
     venue_clock = VenueClock(clock.now, 0)
     secrets = ExecutorSecrets(**{name: SecretStr(value) for name, value in {**seat.keys, "salt": SALT}.items()})
-    broker = build_kill_broker(
-        secrets,
-        exchange_id=EXCHANGES[seat.market_type],  # type: ignore[index]
-        market_type=seat.market_type,
-        account=seat.account,
-        mode=Mode.SANDBOX,
-        now_ms=venue_clock.now_ms,
-        venue_url=seat.venue_url,
-    )
+    exchange_id = EXCHANGES[seat.market_type]  # type: ignore[index]
+    account = TradingAccount(exchange_id, seat.market_type, seat.account, Mode.SANDBOX, venue_url=seat.venue_url)
+    broker = build_kill_broker(secrets, account, venue_clock.now_ms)
     read = broker.fetch_listings()
     assert isinstance(read, Ok), read
     trading = Trading(

@@ -148,19 +148,18 @@ def open_venue(settings: Settings) -> "Callable[[], AbstractContextManager[Broke
 
     @contextmanager
     def open_real() -> "Iterator[Broker]":
-        from regime_pipeline.adapters.brokers.start import build_kill_broker
+        from regime_pipeline.adapters.brokers.start import TradingAccount, build_kill_broker
         from regime_pipeline.risk.arm import Mode
 
-        yield build_kill_broker(
-            load_executor_secrets(),
-            exchange_id=settings.trading_exchange or "",
-            market_type=settings.trading_market,
-            account=settings.trading_account,
-            mode=Mode(settings.trading_mode),
-            now_ms=lambda: round(utc_now().timestamp() * 1000),
-            quote=settings.trading_quote,
-            venue_url=settings.venue_url if settings.trading_mode == "sandbox" else None,
+        account = TradingAccount(
+            settings.trading_exchange or "",
+            settings.trading_market,
+            settings.trading_account,
+            Mode(settings.trading_mode),
+            settings.trading_quote,
+            settings.venue_url if settings.trading_mode == "sandbox" else None,
         )
+        yield build_kill_broker(load_executor_secrets(), account, lambda: round(utc_now().timestamp() * 1000))
 
     return open_paper if settings.trading_mode == "paper" else open_real
 

@@ -123,29 +123,13 @@ def _build_paper(settings: Settings, stores: Stores, clock: VenueClock, secrets:
 def _build_broker(settings: Settings, mode: Mode, stores: Stores, clock: VenueClock, secrets: "ExecutorSecrets | None") -> Broker:
     if mode is Mode.PAPER:
         return _build_paper(settings, stores, clock, secrets)
-    from regime_pipeline.adapters.brokers.start import build_ccxt_broker, build_reader
+    from regime_pipeline.adapters.brokers.start import TradingAccount, build_ccxt_broker, build_reader
 
     if settings.trading_exchange is None:  # the settings see to that
         raise ConfigError(f"trading_mode was {mode} without trading_exchange. Name the exchange.")
-    if secrets is None:
-        return build_reader(
-            exchange_id=settings.trading_exchange,
-            market_type=settings.trading_market,
-            account=settings.trading_account,
-            mode=mode,
-            now_ms=clock.now_ms,
-            quote=settings.trading_quote,
-            venue_url=settings.venue_url,
-        )
-    return build_ccxt_broker(
-        stores,
-        secrets,
-        exchange_id=settings.trading_exchange,
-        market_type=settings.trading_market,
-        account=settings.trading_account,
-        mode=mode,
-        now_ms=clock.now_ms,
-        quote=settings.trading_quote,
-        venue_url=settings.venue_url,
-        correct=clock.correct,
+    account = TradingAccount(
+        settings.trading_exchange, settings.trading_market, settings.trading_account, mode, settings.trading_quote, settings.venue_url
     )
+    if secrets is None:
+        return build_reader(account, clock.now_ms)
+    return build_ccxt_broker(stores, secrets, account, clock.now_ms, correct=clock.correct)

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from regime_pipeline.adapters.brokers.start import build_ccxt_broker
+from regime_pipeline.adapters.brokers.start import TradingAccount, build_ccxt_broker
 from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.errors import RegimeError
 from regime_pipeline.executor_secrets import PREFIX
@@ -95,21 +95,13 @@ def test_no_refusal_to_start_holds_a_secret_nor_does_what_led_to_it(wire: WireDe
     """The message, and every exception before it that a traceback would print."""
     venue, stores = wire.venue, PostgresStores(database)
     secrets, refusals = secrets_of(venue.keys), []
+    account = TradingAccount("binance", "spot", "sim-main", Mode.SANDBOX, venue_url=venue.url)
     for endpoint in ("exchangeInfo", "account", "apiRestrictions"):
         for status in (200, 403, 503):
             venue.clear_script()
             venue.script({"on": f"GET *{endpoint}", "status": status, "body": a_page(venue), "repeat": 0})
             with pytest.raises(RegimeError) as caught:
-                build_ccxt_broker(
-                    stores,
-                    secrets,
-                    exchange_id="binance",
-                    market_type="spot",
-                    account="sim-main",
-                    mode=Mode.SANDBOX,
-                    now_ms=lambda: venue.now_ms,
-                    venue_url=venue.url,
-                )
+                build_ccxt_broker(stores, secrets, account, lambda: venue.now_ms)
             refusals.append("".join(traceback.format_exception(caught.value)))
     assert len(refusals) == 9
     for canary in canaries(venue):

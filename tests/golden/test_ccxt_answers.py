@@ -21,7 +21,7 @@ import requests
 from regime_pipeline.adapters.brokers.ccxt_broker import CcxtBroker
 from regime_pipeline.adapters.brokers.client_check import CCXT_VERSION
 from regime_pipeline.adapters.brokers.lane import Asked
-from regime_pipeline.adapters.brokers.start import build_kill_broker
+from regime_pipeline.adapters.brokers.start import TradingAccount, build_kill_broker
 from regime_pipeline.execution.answers import PROFILES, AnswerClass, RawAnswer, Transport, classify_answer
 from regime_pipeline.ports import OrderSpec, OrderType
 from regime_pipeline.risk.arm import Mode
@@ -64,14 +64,8 @@ def markets_of(venue: str) -> list[dict[str, Any]]:
 @cache
 def live_broker(venue: str) -> CcxtBroker:
     """A broker in live mode, at the real host by name."""
-    broker = build_kill_broker(
-        secrets_of(ApiKeys()),
-        exchange_id=venue,
-        market_type=MARKETS[venue],
-        account=f"{venue}-main",
-        mode=Mode.LIVE,
-        now_ms=lambda: SENT_AT_MS,
-    )
+    account = TradingAccount(venue, MARKETS[venue], f"{venue}-main", Mode.LIVE)
+    broker = build_kill_broker(secrets_of(ApiKeys()), account, lambda: SENT_AT_MS)
     broker._lanes.create.exchange.set_markets(markets_of(venue))
     broker._symbols.learn(markets_of(venue))
     return broker

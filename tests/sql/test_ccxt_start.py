@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from regime_pipeline.adapters.brokers.ccxt_broker import CcxtBroker
-from regime_pipeline.adapters.brokers.start import build_ccxt_broker, build_kill_broker, refuse_foreign_keys
+from regime_pipeline.adapters.brokers.start import TradingAccount, build_ccxt_broker, build_kill_broker, refuse_foreign_keys
 from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.errors import ConfigError, VenueReadError
 from regime_pipeline.executor_secrets import ExecutorSecrets, KeyKind
@@ -35,16 +35,22 @@ def stores(database: str) -> Iterator[PostgresStores]:
     opened.close()
 
 
-def start(venue: TradingVenue, stores: PostgresStores, secrets: ExecutorSecrets | None = None, **changes: Any) -> CcxtBroker:
+def start(
+    venue: TradingVenue,
+    stores: PostgresStores,
+    secrets: ExecutorSecrets | None = None,
+    kind: KeyKind = KeyKind.TRADER,
+    **changes: Any,
+) -> CcxtBroker:
     usual: dict[str, Any] = {
         "exchange_id": EXCHANGES[venue.market_type],
         "market_type": venue.market_type.value,
-        "account": "sim-main",
+        "name": "sim-main",
         "mode": Mode.SANDBOX,
-        "now_ms": lambda: venue.now_ms,
         "venue_url": venue.url,
     }
-    return build_ccxt_broker(stores, secrets or secrets_of(venue.keys), **{**usual, **changes})
+    account = TradingAccount(**{**usual, **changes})
+    return build_ccxt_broker(stores, secrets or secrets_of(venue.keys), account, lambda: venue.now_ms, kind=kind)
 
 
 def kept(stores: PostgresStores) -> set[tuple[str, str, str]]:
@@ -204,11 +210,11 @@ def test_a_place_that_is_not_on_the_list_refuses(venue: TradingVenue, stores: Po
 def test_live_wants_a_key_for_each_purpose(stores: PostgresStores) -> None:
     keys = ApiKeys()
     shared = secrets_of(keys, kill_key=keys["trader"].key)
-    fixed: dict[str, Any] = {"exchange_id": "binance", "market_type": "spot", "account": "binance-main", "now_ms": lambda: 0}
+    account = TradingAccount("binance", "spot", "binance-main", LIVE)
     with pytest.raises(ConfigError, match="keys of kinds trader, kill, snapshot were the same"):
-        build_ccxt_broker(stores, shared, mode=LIVE, **fixed)
+        build_ccxt_broker(stores, shared, account, lambda: 0)
     with pytest.raises(ConfigError, match="the trader key was not given"):
-        build_ccxt_broker(stores, ExecutorSecrets(), mode=LIVE, **fixed)
+        build_ccxt_broker(stores, ExecutorSecrets(), account, lambda: 0)
 
 
 def test_paper_holds_no_key_of_another_mode(venue: TradingVenue, stores: PostgresStores) -> None:
@@ -223,14 +229,8 @@ def test_paper_holds_no_key_of_another_mode(venue: TradingVenue, stores: Postgre
 
 
 def test_the_kill_broker_needs_neither_database_nor_venue_to_start() -> None:
-    broker = build_kill_broker(
-        secrets_of(ApiKeys(), salt="a-salt-that-is-not-needed"),
-        exchange_id="bybit",
-        market_type="linear",
-        account="bybit-main",
-        mode=LIVE,
-        now_ms=lambda: 0,
-    )
+    account = TradingAccount("bybit", "linear", "bybit-main", LIVE)
+    broker = build_kill_broker(secrets_of(ApiKeys(), salt="a-salt-that-is-not-needed"), account, lambda: 0)
     assert broker.traits.mode is LIVE
 
 

@@ -4,6 +4,7 @@ Everything that is wrong refuses to start, by name; a broker that exists has pas
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from regime_pipeline.adapters.brokers.ccxt_broker import CcxtBroker, Lanes
@@ -26,18 +27,25 @@ NEEDED: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class TradingAccount:
+    """An account and where it trades, as the settings name them; `venue_url` is a simulated venue on the loopback, in sandbox mode."""
+
+    exchange_id: str
+    market_type: str
+    name: str
+    mode: Mode
+    quote: str = "USDT"
+    venue_url: str | None = None
+
+
 def build_ccxt_broker(
     stores: Stores,
     secrets: ExecutorSecrets,
-    *,
-    exchange_id: str,
-    market_type: str,
-    account: str,
-    mode: Mode,
+    account: TradingAccount,
     now_ms: Callable[[], int],
-    quote: str = "USDT",
+    *,
     kind: KeyKind = KeyKind.TRADER,
-    venue_url: str | None = None,
     correct: Callable[[int], None] | None = None,
 ) -> CcxtBroker:
     """Build a broker that may trade: asks the venue for its markets, the key's rights and the account's id.
@@ -48,14 +56,10 @@ def build_ccxt_broker(
         Where it is kept which key, host and account belong to which mode.
     secrets : ExecutorSecrets
         Of the executor.
-    exchange_id, market_type, account, mode, quote
-        As the settings name them.
     now_ms : callable
         Venue-corrected epoch milliseconds (`VenueClock.now_ms`).
     kind : KeyKind
         Which key.
-    venue_url : str, optional
-        A simulated venue on the loopback, in sandbox mode.
     correct : callable, optional
         Told, before the first signed request, by how many milliseconds the venue's clock is ahead of `now_ms`.
 
@@ -66,31 +70,22 @@ def build_ccxt_broker(
     VenueReadError
         When the venue cannot be read: nothing is assumed of a key or a market.
     """
-    broker = _assemble(secrets, exchange_id, market_type, account, mode, now_ms, quote, kind, venue_url, correct)
-    asked = _identities(secrets, exchange_id, account, mode, venue_url)
-    asked.append(Identity(IdentityKind.KEY, broker.fingerprint, mode, account))
-    _refuse_conflicts(stores, asked + _keys(secrets, account, mode))
+    broker = _assemble(secrets, account, now_ms, kind, correct)
+    asked = _identities(secrets, account)
+    asked.append(Identity(IdentityKind.KEY, broker.fingerprint, account.mode, account.name))
+    _refuse_conflicts(stores, asked + _keys(secrets, account.name, account.mode))
     _demand("markets", broker.fetch_listings())
-    _check_rights(broker, kind, mode)
+    _check_rights(broker, kind, account.mode)
     broker.venue_account = _demand("account id", broker.fetch_account_id())
-    asked.append(Identity(IdentityKind.VENUE_ACCOUNT, f"{exchange_id}:{broker.venue_account}", mode, account))
+    venue_account = f"{account.exchange_id}:{broker.venue_account}"
+    asked.append(Identity(IdentityKind.VENUE_ACCOUNT, venue_account, account.mode, account.name))
     _refuse_conflicts(stores, asked)
     with stores.open() as work:
         work.identities.claim(asked)
     return broker
 
 
-def build_kill_broker(
-    secrets: ExecutorSecrets,
-    *,
-    exchange_id: str,
-    market_type: str,
-    account: str,
-    mode: Mode,
-    now_ms: Callable[[], int],
-    quote: str = "USDT",
-    venue_url: str | None = None,
-) -> CcxtBroker:
+def build_kill_broker(secrets: ExecutorSecrets, account: TradingAccount, now_ms: Callable[[], int]) -> CcxtBroker:
     """Build a broker that can cancel while nothing else works: no database, no request before the first cancel, no clock that is right.
 
     Raises
@@ -99,19 +94,10 @@ def build_kill_broker(
         When there is no kill key, or a pinned setting differs.
     """
     clock = _OwnClock(now_ms)
-    return _assemble(secrets, exchange_id, market_type, account, mode, clock.now_ms, quote, KeyKind.KILL, venue_url, clock.correct)
+    return _assemble(secrets, account, clock.now_ms, KeyKind.KILL, clock.correct)
 
 
-def build_reader(
-    *,
-    exchange_id: str,
-    market_type: str,
-    account: str,
-    mode: Mode,
-    now_ms: Callable[[], int],
-    quote: str = "USDT",
-    venue_url: str | None = None,
-) -> CcxtBroker:
+def build_reader(account: TradingAccount, now_ms: Callable[[], int]) -> CcxtBroker:
     """Build a broker without a key, for whoever decides and does not send: it reads what everybody may, the venue refuses it all else.
 
     Raises
@@ -119,7 +105,7 @@ def build_reader(
     ConfigError
         When there is no such place for orders, or a pinned setting differs.
     """
-    return _connect(_dialect(exchange_id, market_type), account, mode, now_ms, quote, venue_url, ("", ""), Redactor([]), "")
+    return _connect(account, now_ms, _Access(("", ""), Redactor([]), ""))
 
 
 class _OwnClock:
@@ -147,80 +133,75 @@ def refuse_foreign_keys(stores: Stores, secrets: ExecutorSecrets, account: str, 
     _refuse_conflicts(stores, named + (_keys(secrets, account, mode) if secrets.salt is not None else []))
 
 
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """What signs requests, what keeps it out of every text, and what names it; key and secret may be empty."""
+
+    credentials: tuple[str, str] = field(repr=False)
+    redactor: Redactor
+    fingerprint: str
+
+
 def _assemble(
-    secrets: ExecutorSecrets,
-    exchange_id: str,
-    market_type: str,
-    account: str,
-    mode: Mode,
-    now_ms: Callable[[], int],
-    quote: str,
-    kind: KeyKind,
-    venue_url: str | None,
-    correct: Callable[[int], None] | None,
+    secrets: ExecutorSecrets, account: TradingAccount, now_ms: Callable[[], int], kind: KeyKind, correct: Callable[[int], None] | None
 ) -> CcxtBroker:
-    dialect = _dialect(exchange_id, market_type)
     credentials = secrets.credentials(kind)
-    _refuse_shared_keys(secrets, mode)
+    _refuse_shared_keys(secrets, account.mode)
     # The means to cancel need neither a salt nor this very version of ccxt.
     is_kill = kind is KeyKind.KILL
     salt = secrets.require_salt() if not is_kill or secrets.salt is not None else None
     fingerprint = fingerprint_of(salt, credentials[0]) if salt is not None else ""
-    redactor = Redactor(secrets.values())
-    return _connect(dialect, account, mode, now_ms, quote, venue_url, credentials, redactor, fingerprint, correct, any_version=is_kill)
-
-
-def _dialect(exchange_id: str, market_type: str) -> Dialect:
-    if (exchange_id, market_type) not in DIALECTS:
-        known = ", ".join(" ".join(pair) for pair in DIALECTS)
-        raise ConfigError(
-            f"orders were to go to {exchange_id} {market_type}; allowed: {known}. Correct trading_exchange or trading_market."
-        )
-    return DIALECTS[exchange_id, market_type]()
+    access = _Access(credentials, Redactor(secrets.values()), fingerprint)
+    return _connect(account, now_ms, access, correct, any_version=is_kill)
 
 
 def _connect(
-    dialect: Dialect,
-    account: str,
-    mode: Mode,
+    account: TradingAccount,
     now_ms: Callable[[], int],
-    quote: str,
-    venue_url: str | None,
-    credentials: tuple[str, str],
-    redactor: Redactor,
-    fingerprint: str,
+    access: _Access,
     correct: Callable[[int], None] | None = None,
     *,
     any_version: bool = False,
 ) -> CcxtBroker:
+    dialect, mode, venue_url = _dialect(account), account.mode, account.venue_url
+
     def open_lane(*, has_limiter: bool) -> Lane:
-        exchange = build_order_client(dialect, mode, credentials, venue_url=venue_url, has_limiter=has_limiter)
+        exchange = build_order_client(dialect, mode, access.credentials, venue_url=venue_url, has_limiter=has_limiter)
         check_client(exchange, dialect, mode, venue_url, any_version=any_version)
-        return Lane(exchange, exchange.session, redactor, now_ms)
+        return Lane(exchange, exchange.session, access.redactor, now_ms)
 
     # A simulated venue needs no sparing.
     lanes = Lanes(open_lane(has_limiter=False), open_lane(has_limiter=False), open_lane(has_limiter=venue_url is None))
-    return CcxtBroker(_traits(dialect, account, mode, quote), dialect, lanes, now_ms, fingerprint=fingerprint, correct=correct)
+    return CcxtBroker(_traits(dialect, account), dialect, lanes, now_ms, fingerprint=access.fingerprint, correct=correct)
 
 
-def _traits(dialect: Dialect, account: str, mode: Mode, quote: str) -> BrokerTraits:
+def _dialect(account: TradingAccount) -> Dialect:
+    place = account.exchange_id, account.market_type
+    if place not in DIALECTS:
+        known = ", ".join(" ".join(pair) for pair in DIALECTS)
+        raise ConfigError(f"orders were to go to {' '.join(place)}; allowed: {known}. Correct trading_exchange or trading_market.")
+    return DIALECTS[place]()
+
+
+def _traits(dialect: Dialect, account: TradingAccount) -> BrokerTraits:
     return BrokerTraits(
         venue=dialect.exchange_id,
-        account=account,
-        mode=mode,
+        account=account.name,
+        mode=account.mode,
         market_type=dialect.market_type,
-        quote=quote,
+        quote=account.quote,
         profile=dialect.profile,
         has_venue_stops=dialect.has_venue_stops,
         client=str(read_ccxt_facts(dialect.exchange_id)),
     )
 
 
-def _identities(secrets: ExecutorSecrets, exchange_id: str, account: str, mode: Mode, venue_url: str | None) -> list[Identity]:
+def _identities(secrets: ExecutorSecrets, account: TradingAccount) -> list[Identity]:
     """List what is about to be used besides the key."""
-    salt = fingerprint_of("salt", secrets.require_salt())
-    hosts = [Identity(IdentityKind.HOST, host, mode, account) for host in sorted(reach_of(exchange_id, mode, venue_url).hosts)]
-    return [Identity(IdentityKind.SALT, salt, mode, account), Identity(IdentityKind.ACCOUNT, account, mode, account), *hosts]
+    reach = reach_of(account.exchange_id, account.mode, account.venue_url)
+    used = [(IdentityKind.SALT, fingerprint_of("salt", secrets.require_salt())), (IdentityKind.ACCOUNT, account.name)]
+    used += [(IdentityKind.HOST, host) for host in sorted(reach.hosts)]
+    return [Identity(kind, value, account.mode, account.name) for kind, value in used]
 
 
 def _keys(secrets: ExecutorSecrets, account: str, mode: Mode) -> list[Identity]:

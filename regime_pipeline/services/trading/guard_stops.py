@@ -6,62 +6,35 @@ money a stop must rest at the venue, which this product does not do: `demand_saf
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from typing import Final
 
 from regime_pipeline.errors import CallerError, ReconciliationError
-from regime_pipeline.execution.bounds import OUTSIDE_TICK_MS
-from regime_pipeline.execution.bracket import BracketFacts, BracketState, compute_stop_price, free_to_sell, is_stop_hit, judge_bracket
-from regime_pipeline.execution.keys import LogicalKey
+from regime_pipeline.execution.bracket import BracketFacts, BracketState, free_to_sell, is_stop_hit, judge_bracket
 from regime_pipeline.execution.order_states import Guard, OrderState
-from regime_pipeline.execution.rounding import plan_qty, round_price, round_stop
+from regime_pipeline.execution.rounding import plan_qty
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.portfolio.actions import ActionKind, Funding, Signal
-from regime_pipeline.portfolio.money import BPS, ONE, QUOTIENT, ZERO, to_decimal
-from regime_pipeline.portfolio.plan import Bound, Outcome, Plan, Size
+from regime_pipeline.portfolio.money import ZERO, to_decimal
 from regime_pipeline.ports import (
     BarTable,
     Failed,
-    GuardedPosition,
-    IntentOutcome,
-    NewAction,
-    NewIntent,
     OrderChange,
     OrderRow,
-    OrderType,
     Proof,
     Quote,
     Severity,
-    TimeInForce,
     Work,
 )
 from regime_pipeline.risk.arm import Mode
-from regime_pipeline.risk.gate import run_gate
-from regime_pipeline.risk.gate_view import OrderRequest
-from regime_pipeline.risk.instrument import InstrumentRules
-from regime_pipeline.risk.purpose import Leg, Purpose, Side
-from regime_pipeline.services.trading.build_gate_view import SymbolView, build_gate_view
+from regime_pipeline.risk.purpose import Leg, Purpose
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.incidents import open_incident
-from regime_pipeline.services.trading.load_tick import spell_symbol, strategy_of
+from regime_pipeline.services.trading.load_guarded import Guarded, load_guarded
 from regime_pipeline.services.trading.move_order import move_order
-from regime_pipeline.services.trading.read_account import VenueState, read_account
-from regime_pipeline.services.trading.write_intents import write_intents
+from regime_pipeline.services.trading.sell_at_once import Demand, Sale, find_lowest_price, sell_at_once
 
 STOPS_EVERY_S: Final = 5
 ACTOR: Final = "stop"
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """A position under its stop; `price` is where the stop lies, on the tick."""
-
-    position: GuardedPosition
-    strategy: str
-    symbol: str
-    held: Decimal
-    price: Decimal
-    rules: InstrumentRules
 
 
 @dataclass(slots=True)
@@ -81,6 +54,13 @@ class StopSummary:
     blind: list[str] = field(default_factory=list)
     refused: dict[str, tuple[str, ...]] = field(default_factory=dict)
     states: dict[int, BracketState] = field(default_factory=dict)
+
+    def note(self, symbol: str, sale: Sale) -> None:
+        """Count a sale."""
+        if sale.client_order_id is not None:
+            self.raised.append(sale.client_order_id)
+        if sale.codes:
+            self.refused[symbol] = sale.codes
 
 
 def guard_stops(trading: Trading) -> StopSummary:
@@ -142,24 +122,6 @@ def _judge_state(each: Guarded, live: Sequence[OrderRow], summary: StopSummary, 
     return judge_bracket(facts)
 
 
-def load_guarded(work: Work, trading: Trading) -> list[Guarded]:
-    """Load what is held with its stop: the plan of its entries, or the default distance from the average entry."""
-    traits, terms = trading.broker.traits, trading.terms
-    holdings = {(row.strategy, row.asset): row.qty for row in work.safety.load_holdings(terms.account)}
-    rules = work.safety.load_rules(traits.venue)
-    found = []
-    for position in work.recon.load_guarded(terms.account, terms.book_id):
-        strategy = strategy_of(terms.book_id, Timeframe(position.timeframe))
-        symbol = spell_symbol(position.contract, traits.quote, traits.market_type)
-        held = holdings.get((strategy, position.contract if traits.market_type == "spot" else symbol), ZERO)
-        rule = rules.get(symbol)
-        if rule is None or not held >= rule.step:
-            continue
-        stop = compute_stop_price(position.average, position.planned, terms.default_stop_frac)
-        found.append(Guarded(position, strategy, symbol, held, round_stop(stop, rule.tick, Side.SELL), rule))
-    return found
-
-
 def _load_lows(work: Work, trading: Trading, guarded: Sequence[Guarded]) -> dict[int, Decimal]:
     """Low of the last closed minute by position; a minute that began before the newest entry says nothing about its stop."""
     if not guarded:
@@ -196,10 +158,11 @@ def _raise_stop(trading: Trading, each: Guarded, quote: Quote | None, low: Decim
             if order.intent.key.strategy == each.strategy and order.purpose is not Purpose.STOP:
                 request_cancel(work, trading, order, "STOP_HIT")
         free = _free_qty(each, venue_qty, work.orders.load_live(trading.terms.account, each.symbol))
-        limit = _limit_price(mid, each, trading)
+        limit = find_lowest_price(trading, each, mid)
         qty = plan_qty(free, limit, each.rules)
         if qty > 0:
-            _write_exit(work, trading, each, quote, limit, qty, summary)
+            demand = Demand(Leg.SL, each.position.bar_close_s, "STOP_REFUSED", "stop-refused")
+            summary.note(each.symbol, sell_at_once(work, trading, each, demand, qty=qty, limit=limit, quote=quote))
 
 
 def _free_qty(each: Guarded, venue_qty: Decimal | None, live: Sequence[OrderRow]) -> Decimal:
@@ -209,74 +172,6 @@ def _free_qty(each: Guarded, venue_qty: Decimal | None, live: Sequence[OrderRow]
     if venue_qty is None:
         return free
     return min(free, free_to_sell(venue_qty, [(order.purpose, order.remaining) for order in live], each.rules.step))
-
-
-def _write_exit(
-    work: Work, trading: Trading, each: Guarded, quote: Quote | None, limit: Decimal, qty: Decimal, summary: StopSummary
-) -> None:
-    position, terms, now_ms = each.position, trading.terms, trading.clock.now_ms()
-    children = work.recon.load_children(terms.account, each.strategy, each.symbol, position.bar_close_s, Leg.SL)
-    if children and not OrderState(children[-1][2]).is_terminal:
-        return  # the one before is still on its way
-    key = LogicalKey(terms.account, each.strategy, each.symbol, position.bar_close_s, Leg.SL, len(children))
-    request = OrderRequest(
-        key.client_order_id, *(terms.account, each.strategy, each.symbol, "unknown", Leg.SL, Side.SELL), qty, limit, qty * limit,
-        "risk", terms.mode, now_ms + OUTSIDE_TICK_MS,
-    )  # fmt: skip
-    account = read_account(work, trading, now_ms, trips=(), venue=VenueState(is_up=quote is not None))
-    verdict = run_gate(request, build_gate_view(account, request, SymbolView(each.rules, (), quote, None)), trading.limits)
-    if not verdict.is_passed:
-        codes = tuple(code.value for code in verdict.codes)
-        summary.refused[each.symbol] = codes
-        evidence = {
-            "codes": list(codes),
-            "why": [finding.detail for finding in verdict.findings],
-            "stop": str(each.price),
-            "qty": str(qty),
-        }
-        open_incident(work, "STOP_REFUSED", Severity.CRITICAL, f"{terms.account}|{each.symbol}", evidence, "stop-refused")
-        return
-    intent = NewIntent(
-        key,
-        Side.SELL,
-        OrderType.LIMIT,
-        verdict.qty,
-        terms.mode,
-        now_ms + OUTSIDE_TICK_MS,
-        limit_price=limit,
-        tif=TimeInForce.IOC,
-        reduce_only=trading.broker.traits.market_type != "spot",
-        origin="risk",
-        decision_id=position.decision_id,
-        action_id=_find_or_write_action(work, trading, each, key, verdict.qty),
-        replaces_id=children[-1][0] if children else None,
-        decision_mid=None if quote is None else quote.mid,
-    )
-    written = write_intents(work, trading, [intent])[0]
-    if written.outcome in {IntentOutcome.WRITTEN, IntentOutcome.ADOPTED}:
-        summary.raised.append(intent.client_order_id)
-
-
-def _find_or_write_action(work: Work, trading: Trading, each: Guarded, key: LogicalKey, qty: Decimal) -> int | None:
-    """The emergency exit of the bar that is running: one action per position and bar, however many orders it takes."""
-    timeframe = Timeframe(each.position.timeframe)
-    now_s = trading.clock.now_s()
-    bar_ts_s = now_s - now_s % timeframe.seconds
-    plan = Plan(
-        each.position.position_id,
-        bar_ts_s,
-        each.position.trade_id,
-        a_value=0.0,
-        e_value=1.0,  # a stop wants out, whatever the levers say
-        degraded=False,
-        outcome=Outcome.ACT,
-        kind=ActionKind.EMERGENCY_EXIT,
-        signal=Signal.EMERGENCY_EXIT,
-        size=Size(Funding.HOLDING, ONE, each.held, Bound.SHARE, quantity=qty),
-        price=float(each.price),
-    )
-    written = work.portfolio.write_actions([NewAction(key.client_order_id, None, plan)])
-    return written.get(each.position.position_id) or work.recon.find_action(each.position.position_id, bar_ts_s)
 
 
 def request_cancel(work: Work, trading: Trading, order: OrderRow, code: str) -> OrderRow:
@@ -292,11 +187,6 @@ def request_cancel(work: Work, trading: Trading, order: OrderRow, code: str) -> 
             change = OrderChange(cancel_requested_at_ms=now_ms, next_look_at_ms=now_ms)
             return move_order(work, order, OrderState.CANCEL_REQUESTED, held, actor=ACTOR, proof=proof, change=change)
     return order
-
-
-def _limit_price(mid: Decimal, each: Guarded, trading: Trading) -> Decimal:
-    with localcontext(QUOTIENT):
-        return round_price(mid * (ONE - trading.limits.exit_slippage_cap_bps / BPS), each.rules.tick, Side.SELL)
 
 
 def _venue_qty(trading: Trading, each: Guarded) -> Decimal | None:

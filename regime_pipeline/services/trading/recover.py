@@ -25,9 +25,10 @@ from regime_pipeline.risk.kill_switch import Level, Scope, Trigger, worst_level
 from regime_pipeline.services.trading.act_on_turn import act_on_turn, measure_offset
 from regime_pipeline.services.trading.context import Trading
 from regime_pipeline.services.trading.execute_pending import execute_pending
-from regime_pipeline.services.trading.guard_stops import demand_safe_stops, guard_stops, load_guarded
+from regime_pipeline.services.trading.guard_stops import demand_safe_stops, guard_stops
 from regime_pipeline.services.trading.incidents import close_incident, open_incident
 from regime_pipeline.services.trading.kill_levels import adopt_latch, lift_level, load_levels, raise_level
+from regime_pipeline.services.trading.load_guarded import load_guarded
 from regime_pipeline.services.trading.read_markets import read_markets
 from regime_pipeline.services.trading.recon_verdict import OrderVerdict
 from regime_pipeline.services.trading.reconcile import SECOND_AFTER_S, ReconSummary, ingest_fills, reconcile_full, reconcile_orders

@@ -15,7 +15,8 @@ from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.instrument import InstrumentRules
 from regime_pipeline.risk.kill_switch import Level, Scope, Switch
 from regime_pipeline.risk.purpose import Leg
-from regime_pipeline.services.trading.guard_stops import StopSummary, demand_safe_stops, guard_stops, load_guarded
+from regime_pipeline.services.trading.guard_stops import StopSummary, demand_safe_stops, guard_stops
+from regime_pipeline.services.trading.load_guarded import load_guarded
 from regime_pipeline.services.trading.open_account import open_account
 from tests.booked import Books
 from tests.builders import T0, bars
