@@ -191,7 +191,7 @@ class Stage:
     number: int = 0
 
     def seat(self) -> Seat:
-        """A new account at a new book: what another had traded there would be a change that nothing explains."""
+        """A new account at a new book, unpaused: what another had traded there would be a change that nothing explains."""
         desk = self.venue.floor.desk(self.venue.market_type)
         desk.book = TradingBook(self.venue.market_type)
         self.venue.clear_script()
@@ -203,12 +203,14 @@ class Stage:
         traits = BrokerTraits(EXCHANGES[self.venue.market_type], name, Mode.SANDBOX, seat.market_type, "USDT", PAPER)
         with PostgresStores(self.database).open() as work:
             deposit(work, traits, "USDT", Decimal(100_000), "opening", self.venue.clock_ms())
+        with psycopg.connect(self.database) as conn:
+            conn.execute("delete from leases")
         return seat
 
     def end_leases(self) -> None:
         """Let the dead one's lease end, as 16 s of the database's clock would."""
         with psycopg.connect(self.database) as conn:
-            conn.execute("update leases set until = '-infinity'")
+            conn.execute("update leases set until = '-infinity' where name like 'dispatch:%'")
 
 
 @contextmanager

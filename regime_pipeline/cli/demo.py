@@ -32,9 +32,6 @@ DAYS: Final = {Timeframe.M1: 1, Timeframe.H1: 75, Timeframe.D1: 1001}
 """History of a market without end, since each page takes time: just more than the 1000 bars from which a record counts as mature, and of
 hours a month more, because nothing is bought on an immature one."""
 
-TRADED_DAYS: Final = 90
-"""Newest days that are traded unless told otherwise: a tick of two dozen positions takes a few hundredths of a second."""
-
 SIM_URL: Final = "http://127.0.0.1:8900"
 """Where `regime sim` listens unless told otherwise."""
 
@@ -47,7 +44,7 @@ def demo(
     days_macro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1d bars; default: 1001, recorded: all.")] = None,
     days_meso: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1h bars; default: 75, recorded: all.")] = None,
     days_micro: Annotated[int | None, typer.Option(min=1, help="Newest days of the 1m bars; default: 1, recorded: all.")] = None,
-    days_traded: Annotated[int, typer.Option(min=0, help="Newest days that the paper account trades; 0: it does not.")] = TRADED_DAYS,
+    days_traded: Annotated[int | None, typer.Option(min=0, help="Newest days that are traded on paper; default: all; 0: none.")] = None,
 ) -> None:
     """Take a market through the three Dagster jobs, trade it on paper, and show board, levers, the book and a report.
 
@@ -148,7 +145,9 @@ def _venue(settings: "Settings", *, is_real: bool) -> Iterator["Settings"]:
         yield settings.model_copy(update={"venue_url": served.url})
 
 
-def _run(settings: "Settings", wanted: dict[Timeframe, int | None], days_traded: int, out: Path, console: "Console") -> dict[str, Any]:
+def _run(
+    settings: "Settings", wanted: dict[Timeframe, int | None], days_traded: int | None, out: Path, console: "Console"
+) -> dict[str, Any]:
     from regime_pipeline.adapters.postgres.checksum import sum_tables
     from regime_pipeline.board.report import Report, render_report
     from regime_pipeline.cli.demo_report import collect_findings
@@ -171,7 +170,7 @@ def _run(settings: "Settings", wanted: dict[Timeframe, int | None], days_traded:
         )
     _backfill(settings, wanted, console, seconds)
     traded = Traded()
-    if days_traded:
+    if days_traded != 0:
         with _step(console, "paper trading", seconds) as status:
             traded = trade_history(
                 settings, stores, universe, days_traded, lambda name, done, there: status.update(f"{name}: {done:,} of {there:,} bars ...")

@@ -90,7 +90,8 @@ def play(theatre: Stage, cell: Cell) -> bool:
     venue, seat = theatre.venue, theatre.seat()
     if cell.leg == "exit":
         assert run(decide, seat, "", "entry", "0.020", PRICES["entry"]["all"]) == 0
-        assert run(recover_and_finish, seat) == 0
+        assert run(execute, seat, "") == 0  # not a start: that cancels what was to be entered
+        assert venue.truth()["trades"]
         venue.clock.advance(3600)
     venue.change(liquidity=Decimal("0.004") if cell.trades == "part" else None)
     assert run(decide, seat, "", cell.leg, "0.010", PRICES[cell.leg][cell.trades]) == 0
@@ -134,7 +135,7 @@ def test_an_executor_killed_at_any_point_leaves_one_order_and_every_fill(theatre
         except AssertionError as error:
             raise AssertionError(f"{cell}: {error}") from error
     print(f"{len(drawn)} cells, {sum(deaths.values())} deaths {dict(deaths)}: 0 doubled, 0 lost")
-    assert sum(deaths.values()) >= 0.8 * len(drawn)
+    assert sum(deaths.values()) >= 0.9 * len(drawn)
     cells(run=len(drawn), passed=len(drawn))
 
 

@@ -19,6 +19,8 @@ DAGSTER_DB: Final = "dagster"
 DAGSTER_SCHEME: Final = "postgresql+psycopg2"
 """With SQLAlchemy 2.1 a plain `postgresql` means psycopg 3, whose `NOTIFY` fails: every run would stay NOT_STARTED."""
 CONNECT_TIMEOUT_S: Final = 10
+SILENCE: Final = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""A server whose machine vanished is given up after some ten seconds; the kernel's own patience is hours, in which no stop is watched."""
 _NOT_A_URL: Final = "the database address is not a valid URL. Write postgresql://user:password@host:port/db."
 _CREATE_LOCK_KEY: Final = 0x7265_6769_6D66
 _IN_THE_WAY: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable)
@@ -82,7 +84,7 @@ def open_connection(url: str, *, autocommit: bool = False) -> psycopg.Connection
     DatabaseError
         When nobody answers or we are refused; the message names host, port, database and user, never the password.
     """
-    params = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "regime", **_read_url(url)}
+    params = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "regime", **SILENCE, **_read_url(url)}
     # one worker per query: columns are gathered in the order of their rows, and the machine has other things to do
     session = "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=15min"
     session += " -c max_parallel_workers_per_gather=0 -c client_min_messages=warning"

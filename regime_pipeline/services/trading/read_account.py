@@ -122,6 +122,8 @@ def read_account(
     quote, midnight_s = trading.broker.traits.quote, now_s - now_s % DAY_S
     stored = safety.load_mark(account, now_s)
     priced = {**(stored.marks if stored else {}), **(marks or {})}
+    # before the holdings: a fill that commits in between is then counted in both, never in neither
+    live_rows = safety.load_live(account)
     rows = safety.load_holdings(account)
     holdings = build_holdings(rows, quote, priced, clusters or {})
     cash = sum((row.qty for row in rows if not row.is_contract and row.asset == quote), ZERO)
@@ -138,7 +140,7 @@ def read_account(
             row.price,
             row.state in UNRESOLVED,
         )
-        for row in safety.load_live(account)
+        for row in live_rows
     )
     recon_age_s, is_recon_clean = judge_recon(safety.load_recon(account, now_s), now_s)
     losses = read_losses(work, account, quote, equity, now_s)
