@@ -404,9 +404,10 @@ def run_schedule(stores: PostgresStores, conn: psycopg.Connection, seed: int) ->
     draw_script(world, rng)
     world.decide(rng.choice(SYMBOLS), Decimal(rng.randint(1, 10)) / 10)
     world.execute(rng.choice(FIRST_POINTS))
-    if rng.random() < 0.5:  # what has traded by then is booked in the next turn
-        world.advance(3)
-        world.execute(rng.choice(FILL_POINTS))
+    if rng.random() < 0.5:  # what has traded by then is booked in the next turn, or once a look has found the order
+        for _ in range(2):
+            world.advance(3)
+            world.execute(rng.choice(FILL_POINTS))
     for _ in range(rng.randint(1, 6)):
         draw_step(world, rng)
     world.settle()

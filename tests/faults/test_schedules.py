@@ -37,7 +37,7 @@ def test_no_schedule_doubles_an_order_or_loses_a_fill(share: int, fast_database:
             crashes += world.crashes
             orders, fills = orders + len(world.venue.posts), fills + len(world.venue.trades)
     stores.close()
-    print(f"{len(seeds)} schedules, {orders} creates, {fills} fills, {sum(crashes.values())} crashes: 0 doubled, 0 lost")
+    print(f"{len(seeds)} schedules, {orders} creates, {fills} fills, {dict(crashes)} crashes: 0 doubled, 0 lost")
     assert sum(crashes.values()) > len(seeds) / 3
     missed = set(KILL_POINTS) - set(crashes)
     assert len(missed) <= (0 if len(seeds) >= MANY else 3), missed
