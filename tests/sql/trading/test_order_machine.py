@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from regime_pipeline.adapters.postgres.work import PostgresStores
 from regime_pipeline.risk.kill_switch import Level
@@ -74,7 +74,7 @@ class OrderMachine(RuleBasedStateMachine):
     def venue_fill(self, frac: Decimal) -> None:
         self.world.fill(frac)
 
-    @precondition(lambda self: self.world.venue.trades)
+    # no precondition: what has traded depends on threads, and hypothesis wants the same draws of the same choices
     @rule(seed=st.integers(0, 2**16))
     def repeat_and_reorder_fills(self, seed: int) -> None:
         self.world.stream(random.Random(seed))
