@@ -32,7 +32,12 @@ from regime_pipeline.cli.up import up
 from regime_pipeline.cli.venues import venues_app
 from regime_pipeline.errors import RegimeError
 
-app = typer.Typer(name="regime", no_args_is_help=True, pretty_exceptions_enable=False, help="The regime pipeline: from bars to levers, decisions and orders.")
+app = typer.Typer(
+    name="regime",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The regime pipeline: from bars to levers, decisions and orders.",
+)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
