@@ -53,6 +53,14 @@ def test_a_session_speaks_utc_and_says_who_it_is(database: str) -> None:
     assert row == ("UTC", "regime", "1min")
 
 
+def test_a_server_whose_machine_vanished_is_given_up_in_seconds_unless_the_address_says_otherwise(database: str) -> None:
+    patient = f"{database}{'&' if '?' in database else '?'}tcp_user_timeout=60000"
+    for url, timeout_ms in ((database, "10000"), (patient, "60000")):
+        with open_connection(url) as conn:
+            told = conn.info.get_parameters()
+        assert (told["keepalives_idle"], told["keepalives_count"], told["tcp_user_timeout"]) == ("5", "3", timeout_ms)
+
+
 @pytest.mark.parametrize(
     ("url", "told"),
     [

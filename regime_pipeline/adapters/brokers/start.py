@@ -29,7 +29,19 @@ NEEDED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TradingAccount:
-    """An account and where it trades, as the settings name them; `venue_url` is a simulated venue on the loopback, in sandbox mode."""
+    """An account and where it trades, as the settings name them.
+
+    Parameters
+    ----------
+    exchange_id, market_type : str
+        Exchange by its name in ccxt, and `spot` or `linear`.
+    name : str
+        Ours for the account; every order, ledger row and lease carries it.
+    quote : str
+        Asset that prices and money are in.
+    venue_url : str, optional
+        A simulated venue on the loopback, in sandbox mode.
+    """
 
     exchange_id: str
     market_type: str

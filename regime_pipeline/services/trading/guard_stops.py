@@ -15,16 +15,7 @@ from regime_pipeline.execution.order_states import Guard, OrderState
 from regime_pipeline.execution.rounding import plan_qty
 from regime_pipeline.market.timeframe import Timeframe
 from regime_pipeline.portfolio.money import ZERO, to_decimal
-from regime_pipeline.ports import (
-    BarTable,
-    Failed,
-    OrderChange,
-    OrderRow,
-    Proof,
-    Quote,
-    Severity,
-    Work,
-)
+from regime_pipeline.ports import BarTable, Failed, OrderChange, OrderRow, Proof, Quote, Severity, Work
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.purpose import Leg, Purpose
 from regime_pipeline.services.trading.context import Trading

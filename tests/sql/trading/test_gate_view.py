@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from regime_pipeline.adapters.postgres.safety_facts import SafetyFacts
 from regime_pipeline.market.timeframe import Timeframe
-from regime_pipeline.ports import Quote
+from regime_pipeline.ports import LiveRow, Quote
 from regime_pipeline.risk.arm import Mode
 from regime_pipeline.risk.gate import run_gate
 from regime_pipeline.risk.gate_view import GateVerdict, GateView, OrderRequest
@@ -210,6 +211,18 @@ def test_the_view_of_the_whole_account_is_exact(ready: SafetyDesk) -> None:
     assert round(account.open_risk_frac * 102_000, 20) == 60
     assert account.day_loss_frac == Decimal("-0.02")
     assert [(each.symbol, each.cluster, each.qty, each.mark) for each in account.holdings] == [(SYMBOL, "mid", 20, 100)]
+
+
+def test_what_fills_once_the_live_orders_are_read_is_in_the_holdings(ready: SafetyDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_live = SafetyFacts.load_live
+
+    def fill_after(facts: SafetyFacts, account: str) -> list[LiveRow]:
+        rows = load_live(facts, account)
+        ready.flow(NOON_S - 60, 20, "AAVE")  # on a connection of its own, committed
+        return rows
+
+    monkeypatch.setattr(SafetyFacts, "load_live", fill_after)
+    assert [(each.symbol, each.qty) for each in account_of(ready).holdings] == [(SYMBOL, 20)]
 
 
 def test_orders_of_one_tick_count_each_other(ready: SafetyDesk) -> None:
