@@ -250,17 +250,23 @@ def _hit_stop(order: WalkedOrder, bar: PaperBar) -> Decimal | None:
 def _end_what_is_over(walk: _Walk, view: BarView, now_ms: int) -> None:
     """End an order whose cancel nothing can come before any more, or that has waited for the market long enough."""
     order, patience_ms = walk.order, _patience_ms(view.length_ms)
-    next_open_ms = _ceil(max(order.first_open_ms(view.length_ms), view.known_ms), view.length_ms)
-    if order.cancel_ms is not None and now_ms >= order.cancel_ms:
-        is_certain = not _may_trade(order, next_open_ms, view.length_ms, order.cancel_ms)
-        if is_certain or now_ms >= order.cancel_ms + patience_ms:
-            walk.end(PaperStatus.CANCELED, order.cancel_ms)
-            return
-    gives_up_ms = order.walked_ms + patience_ms
-    if order.takes and now_ms >= gives_up_ms:
-        walk.end(PaperStatus.CANCELED, gives_up_ms)
+    gives_up_ms = order.walked_ms + patience_ms if order.takes else None
+    # whichever came first, however late it is read
+    end_ms = min((at_ms for at_ms in (order.cancel_ms, gives_up_ms) if at_ms is not None), default=None)
+    if end_ms is not None and _has_ended(order, view, now_ms, gives_up_ms):
+        walk.end(PaperStatus.CANCELED, end_ms)
     elif not order.takes:
         walk.order = replace(order, walked_ms=max(order.walked_ms, view.known_ms))
+
+
+def _has_ended(order: WalkedOrder, view: BarView, now_ms: int, gives_up_ms: int | None) -> bool:
+    if gives_up_ms is not None and now_ms >= gives_up_ms:
+        return True
+    if order.cancel_ms is None or now_ms < order.cancel_ms:
+        return False
+    next_open_ms = _ceil(max(order.first_open_ms(view.length_ms), view.known_ms), view.length_ms)
+    is_certain = not _may_trade(order, next_open_ms, view.length_ms, order.cancel_ms)
+    return is_certain or now_ms >= order.cancel_ms + _patience_ms(view.length_ms)
 
 
 def _patience_ms(length_ms: int) -> int:

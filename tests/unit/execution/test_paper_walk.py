@@ -3,7 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from regime_pipeline.execution.paper import PaperBar
@@ -66,7 +66,14 @@ def make_bars(drawn: list[tuple[int, int, int, int, bool]]) -> list[WalkBar]:
     return bars
 
 
+NO_BAR = [(9700, 0, 0, 0, False)]
+
+
 @given(order=orders, drawn=bars_of_an_hour, cuts=st.sets(st.integers(0, 60)))
+@example(
+    order=an_order(limit=None, cancel_ms=EFFECTIVE + 47_656), drawn=NO_BAR, cuts={11}
+)  # the cancel came first, and is read a moment early
+@example(order=an_order(limit=None, cancel_ms=EFFECTIVE + 15 * MINUTE), drawn=NO_BAR, cuts={12})  # it gave up first
 def test_reading_often_or_once_fills_the_same(order: WalkedOrder, drawn: list[tuple[int, int, int, int, bool]], cuts: set[int]) -> None:
     bars = make_bars(drawn)
     once, whole = walk(order, *bars, until_minute=61)
